@@ -1,0 +1,69 @@
+# make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
+# make serve   the predictor on what the last run promoted
+# make test    all tests
+# make check   format, lint, types, import rules, the compiled pipeline
+# make lock    resolve the dependencies again
+
+PYTHON ?= python3.11
+OUT ?= runs/demo
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+HTTP_PORT ?= 8080
+GRPC_PORT ?= 8081
+
+.PHONY: run serve test check format lock clean environment
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+environment: $(READY)
+
+# The environment is made from the lock when it is absent or stale. uv itself comes from the lock
+# too, by its hash, through the pip that every Python carries.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else "needledrop needs Python 3.11, got %d.%d; call make PYTHON=/path/to/python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	awk '/^uv==/{found=1} found{print} found && !/\\$$/{exit}' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@echo ../../../.. > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/needledrop.pth
+	@touch $@
+
+ifdef DATA
+run: $(READY)
+else
+DATA := $(OUT)/data
+run: $(READY) demo-catalogue
+endif
+	@$(BIN)/python -m pipelines run train --data $(DATA) --out $(OUT) $(if $(CONFIG),--config $(CONFIG)) || [ $$? -eq 3 ]
+	@$(BIN)/python -m serving try --registry $(OUT)/registry --data $(DATA)
+
+.PHONY: demo-catalogue
+demo-catalogue: $(READY)
+	@$(BIN)/python -m needledrop.demo $(DATA)
+
+serve: $(READY)
+	@$(BIN)/python -m serving --registry $(OUT)/registry --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pipelines compile --check
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
+	  --python-version 3.11 --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) runs
