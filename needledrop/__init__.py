@@ -1,0 +1,1 @@
+"""needledrop recommends a song from its audio, before anyone has played it."""
