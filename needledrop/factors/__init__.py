@@ -1,0 +1,1 @@
+"""Collaborative filtering: play counts -> confidence -> latent factors of users and songs."""
