@@ -1,0 +1,1 @@
+"""Sound: bytes -> waveform -> log-mel and MFCCs -> features on disk."""

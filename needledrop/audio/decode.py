@@ -1,0 +1,172 @@
+"""Bytes or a path -> a mono waveform. The only decoder, for training and serving alike.
+
+FFmpeg (through PyAV) can open playlists that name other files and addresses. So the container is
+told from the first bytes, FFmpeg is given that one demuxer by name, and only ever sees bytes: no
+clip can make the decoder open anything else.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from needledrop.errors import ClipRejected, ConfigRejected
+
+_SILENT_PEAK = 1e-4  # -80 dB below full scale
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What a clip may be.
+
+    Attributes:
+        min_seconds: shorter clips don't fill a window.
+        max_seconds: longer clips are refused while they are being decoded.
+        max_channels: of the file; they are averaged to mono.
+        max_sample_rate_hz: of the file.
+        max_bytes: of the encoded clip.
+    """
+
+    min_seconds: float = 3.0
+    max_seconds: float = 900.0
+    max_channels: int = 16
+    max_sample_rate_hz: int = 384_000
+    max_bytes: int = 512 << 20
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_seconds < self.max_seconds < math.inf:
+            raise ConfigRejected(
+                "clip limits: expected 0 < min_seconds < max_seconds, "
+                f"got {self.min_seconds} and {self.max_seconds}"
+            )
+        if min(self.max_channels, self.max_sample_rate_hz, self.max_bytes) < 1:
+            raise ConfigRejected("clip limits: expected positive maxima")
+
+
+def container_of(head: bytes) -> str | None:
+    """Tell the container from a clip's first 16 bytes: FFmpeg's demuxer name, or None."""
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[4:8] == b"ftyp":
+        return "mov"
+    for magic, container in ((b"OggS", "ogg"), (b"fLaC", "flac"), (b"ID3", "mp3")):
+        if head.startswith(magic):
+            return container
+    if len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        # An MPEG frame: layer bits 00 are AAC in ADTS, the others MP3 and its siblings.
+        return "aac" if head[1] & 0x06 == 0 else "mp3"
+    return None
+
+
+def decode_clip(
+    source: bytes | Path, sample_rate_hz: int, limits: DecodeLimits | None = None
+) -> NDArray[np.float32]:
+    """Decode, average the channels and resample.
+
+    A clip that breaks off in the middle gives what came before, if that is long enough.
+
+    Args:
+        source: an encoded clip (WAV, FLAC, MP3, Ogg, AAC or M4A), or the path of one.
+        sample_rate_hz: of the result.
+        limits: what a clip may be.
+
+    Returns:
+        (n,) float32, full scale is 1.
+
+    Raises:
+        ClipRejected: with its kind; the message names no path.
+    """
+    limits = limits or DecodeLimits()
+    encoded = _read_encoded(source, limits) if isinstance(source, Path) else source
+    if not encoded:
+        raise ClipRejected("empty", "expected an audio clip, got zero bytes")
+    if len(encoded) > limits.max_bytes:
+        raise ClipRejected(
+            "too_long", f"expected at most {limits.max_bytes} bytes, got {len(encoded)}"
+        )
+    container = container_of(encoded[:16])
+    if container is None:
+        raise ClipRejected(
+            "not_audio",
+            "expected WAV, FLAC, MP3, Ogg, AAC or M4A, got something whose first bytes are none "
+            "of these",
+        )
+    waveform, rate = _decode_mono(encoded, container, limits)
+    _check_waveform(waveform, rate, limits)
+    if rate != sample_rate_hz:
+        waveform = soxr.resample(waveform, rate, sample_rate_hz, quality="HQ")
+    return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def _read_encoded(path: Path, limits: DecodeLimits) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limits.max_bytes + 1)
+    except OSError as error:
+        raise ClipRejected("unreadable", f"the clip can't be read: {error.strerror}") from error
+
+
+def _decode_mono(
+    encoded: bytes, container: str, limits: DecodeLimits
+) -> tuple[NDArray[np.float32], int]:
+    """Return the mono waveform at the file's own sample rate, and that rate."""
+    blocks: list[NDArray[np.float32]] = []
+    n_samples = 0
+    rate = 0
+    try:
+        with av.open(
+            io.BytesIO(encoded), mode="r", format=container, metadata_errors="ignore"
+        ) as file:
+            if not file.streams.audio:
+                raise ClipRejected("not_audio", "expected an audio stream, the file holds none")
+            stream = file.streams.audio[0]
+            rate = _checked_rate(stream.codec_context, limits)
+            planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+            for frame in file.decode(stream):
+                for piece in planar.resample(frame):
+                    blocks.append(piece.to_ndarray().mean(axis=0, dtype=np.float32))
+                    n_samples += len(blocks[-1])
+                if n_samples > limits.max_seconds * rate:
+                    raise ClipRejected(
+                        "too_long", f"expected at most {limits.max_seconds:g} s of audio, got more"
+                    )
+    except (av.error.FFmpegError, ValueError) as error:
+        # A clip that breaks off ends here too; whether enough came is the caller's question.
+        if not blocks:
+            raise ClipRejected(
+                "corrupt", f"expected a whole {container} file, nothing in it could be decoded"
+            ) from error
+    if not blocks:
+        raise ClipRejected("corrupt", f"expected audio in the {container} file, found no sample")
+    return np.concatenate(blocks), rate
+
+
+def _checked_rate(codec: "av.AudioCodecContext", limits: DecodeLimits) -> int:
+    if not 1 <= codec.sample_rate <= limits.max_sample_rate_hz:
+        raise ClipRejected(
+            "unsupported",
+            f"expected a sample rate up to {limits.max_sample_rate_hz} Hz, got {codec.sample_rate}",
+        )
+    if not 1 <= codec.channels <= limits.max_channels:
+        raise ClipRejected(
+            "unsupported", f"expected 1 to {limits.max_channels} channels, got {codec.channels}"
+        )
+    return int(codec.sample_rate)
+
+
+def _check_waveform(waveform: NDArray[np.float32], rate: int, limits: DecodeLimits) -> None:
+    seconds = len(waveform) / rate
+    if seconds < limits.min_seconds:
+        raise ClipRejected(
+            "too_short", f"expected at least {limits.min_seconds:g} s of audio, got {seconds:.2f} s"
+        )
+    if not np.isfinite(waveform).all():
+        raise ClipRejected("corrupt", "expected finite samples, got NaN or infinity")
+    if np.abs(waveform).max() < _SILENT_PEAK:
+        raise ClipRejected("silent", "expected sound, no sample is louder than -80 dB")

@@ -1,0 +1,341 @@
+"""Features on disk: shards that are written once, memory-mapped, and read by clip.
+
+A shard is a folder with the features of some clips end to end (``log_mel.npy`` (t, m) float16,
+``mfcc.npy`` (t, 13) float16) and ``clips.json`` that says which frames are whose and which clips
+were rejected. It appears whole, by one rename, and is named after what it was made from (the
+clips' names, sizes and times, and the front end). So a run that was stopped continues with what is
+missing, and a changed clip, or another front end, is simply missing.
+
+The manifest lists the shards of one catalogue; it is the artifact that later steps open.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from needledrop.artifacts import (
+    fingerprint_of_json,
+    read_json,
+    remove_leftovers,
+    whole_folder,
+    write_json,
+)
+from needledrop.audio.decode import DecodeLimits, decode_clip
+from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.errors import ArtifactBroken, ClipRejected, ConfigRejected, ShapeMismatch
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """How features are extracted.
+
+    Attributes:
+        frontend: the mel spectrogram.
+        limits: what a clip may be.
+        clips_per_shard: how many clips are lost at most when a run is stopped, per process.
+        n_processes: 0 takes one for each core.
+    """
+
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    clips_per_shard: int = 32
+    n_processes: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.clips_per_shard <= 100_000:
+            raise ConfigRejected(
+                f"features.clips_per_shard: expected 1 to 100000, got {self.clips_per_shard}"
+            )
+        if not 0 <= self.n_processes <= 1024:
+            raise ConfigRejected(
+                f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
+            )
+
+
+@dataclass(frozen=True)
+class RejectedClip:
+    """A clip that could not be used, and why."""
+
+    song_id: str
+    file: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Place:
+    shard: str
+    start: int
+    stop: int
+
+
+class FeatureStore:
+    """The features of a catalogue's clips, read by song.
+
+    Attributes:
+        frontend: what they were made with.
+        song_ids: (I,) str, sorted; the songs that have features.
+        rejected: the clips that could not be used.
+    """
+
+    def __init__(
+        self,
+        shards_folder: Path,
+        frontend: FrontendConfig,
+        shards: list[str],
+        clips: Mapping[str, str],
+    ) -> None:
+        self.frontend = frontend
+        self._clips = clips
+        self._folder = shards_folder
+        self._places: dict[str, _Place] = {}
+        rejected: dict[str, RejectedClip] = {}
+        for shard in shards:
+            about = read_json(shards_folder / shard / "clips.json")
+            for song_id, (start, stop) in about["frames"].items():
+                self._places[song_id] = _Place(shard, start, stop)
+            for clip in about["rejected"]:
+                rejected[clip["song_id"]] = RejectedClip(**clip)
+        self.song_ids: NDArray[np.str_] = np.array(sorted(self._places), dtype=np.str_)
+        self.rejected = tuple(rejected[song_id] for song_id in sorted(rejected))
+        self._open_array = functools.lru_cache(maxsize=None)(self._map_array)
+
+    @classmethod
+    def open(cls, manifest: Path) -> "FeatureStore":
+        """Open the store that a manifest lists.
+
+        Raises:
+            ArtifactBroken: the manifest or one of its shards is not there.
+        """
+        about = read_json(manifest)
+        return cls(
+            Path(about["shards_folder"]),
+            FrontendConfig(**about["frontend"]),
+            about["shards"],
+            about["clips"],
+        )
+
+    def __contains__(self, song_id: object) -> bool:
+        return song_id in self._places
+
+    def __getitem__(self, song_id: str) -> ClipFeatures:
+        """Return views of a song's log-mel and MFCCs; nothing is read until it is touched."""
+        place = self._places[song_id]
+        return ClipFeatures(
+            self._open_array(place.shard, "log_mel.npy")[place.start : place.stop],
+            self._open_array(place.shard, "mfcc.npy")[place.start : place.stop],
+        )
+
+    def windows(
+        self, song_ids: NDArray[np.str_], starts: NDArray[np.int64], window_frames: int
+    ) -> NDArray[np.float16]:
+        """Gather log-mel windows straight from the memory maps.
+
+        Args:
+            song_ids: (n,) str; a song may come several times.
+            starts: (n,) the window's first frame in its clip.
+            window_frames: t.
+
+        Returns:
+            (n, t, m) float16.
+
+        Raises:
+            ShapeMismatch: a window reaches beyond its clip.
+        """
+        windows = np.empty((len(song_ids), window_frames, self.frontend.n_mels), np.float16)
+        for row, (song_id, start) in enumerate(
+            zip(song_ids.tolist(), starts.tolist(), strict=True)
+        ):
+            n_frames = self.n_frames(song_id)
+            if not 0 <= start <= n_frames - window_frames:
+                raise ShapeMismatch(
+                    f"expected a window of {window_frames} frames inside the {n_frames} of song "
+                    f"{song_id}, got one that starts at {start}"
+                )
+            windows[row] = self[song_id].log_mel[start : start + window_frames]
+        return windows
+
+    def n_frames(self, song_id: str) -> int:
+        """Return the number t of a song's frames."""
+        place = self._places[song_id]
+        return place.stop - place.start
+
+    def clip_of(self, song_id: str) -> Path:
+        """Return the clip that a song's features were made from."""
+        return Path(self._clips[song_id])
+
+    def location(self, song_id: str) -> str:
+        """Return where a song's log-mel lies: ``shard/log_mel.npy#start:stop``, in frames."""
+        place = self._places[song_id]
+        return f"{place.shard}/log_mel.npy#{place.start}:{place.stop}"
+
+    def _map_array(self, shard: str, name: str) -> NDArray[np.float16]:
+        try:
+            array: NDArray[np.float16] = np.load(self._folder / shard / name, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ArtifactBroken(
+                f"expected {name} in shard {shard}, got {error}; remove the shard's folder and "
+                "run extract_features again"
+            ) from error
+        return array
+
+
+def extract_features(
+    clips: Mapping[str, Path],
+    shards_folder: Path,
+    manifest: Path,
+    config: ExtractionConfig | None = None,
+    *,
+    on_clips: Callable[[int, int], None] | None = None,
+) -> FeatureStore:
+    """Make the features of all clips, in several processes, and write the manifest.
+
+    Clips whose features lie in ``shards_folder`` already are not touched again.
+
+    Args:
+        clips: song_id -> path.
+        shards_folder: kept from run to run; what makes the work resumable.
+        manifest: written last, when every clip has features or a reason.
+        config: front end, limits, shard size, processes.
+        on_clips: called with (clips done, clips in all) at the start and after each shard.
+
+    Raises:
+        ConfigRejected: through the configuration.
+        OSError: the disk is full or not writable; shards that are done stay.
+    """
+    config = config or ExtractionConfig()
+    shards_folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(shards_folder)
+    identities = {song_id: _identity(path, config) for song_id, path in sorted(clips.items())}
+    shards, covered = _existing_shards(shards_folder, identities)
+    missing = [song_id for song_id in identities if song_id not in covered]
+    if on_clips:
+        on_clips(len(covered), len(clips))
+    jobs = [
+        {
+            song_id: str(clips[song_id])
+            for song_id in missing[start : start + config.clips_per_shard]
+        }
+        for start in range(0, len(missing), config.clips_per_shard)
+    ]
+    n_done = len(covered)
+    for shard, n_clips in _written_shards(jobs, identities, shards_folder, config):
+        shards.append(shard)
+        n_done += n_clips
+        if on_clips:
+            on_clips(n_done, len(clips))
+    write_json(
+        manifest,
+        {
+            "shards_folder": str(shards_folder.resolve()),
+            "frontend": asdict(config.frontend),
+            "frontend_fingerprint": config.frontend.fingerprint,
+            "shards": sorted(shards),
+            "clips": {song_id: str(path.resolve()) for song_id, path in clips.items()},
+        },
+    )
+    return FeatureStore.open(manifest)
+
+
+def _identity(path: Path, config: ExtractionConfig) -> str:
+    """Name what a clip's features depend on, without reading the clip."""
+    try:
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns]
+    except OSError:
+        state = []  # it was listed and is gone: decoding will say so
+    return fingerprint_of_json(
+        [path.name, state, config.frontend.fingerprint, asdict(config.limits)]
+    )
+
+
+def _existing_shards(
+    folder: Path, identities: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the shards that hold only current clips, and song_id -> shard for what they cover."""
+    shards: list[str] = []
+    covered: dict[str, str] = {}
+    for path in sorted(folder.glob("shard-*/clips.json")):
+        about = read_json(path)["identities"]
+        if all(
+            identities.get(song_id) == identity and song_id not in covered
+            for song_id, identity in about.items()
+        ):
+            shards.append(path.parent.name)
+            covered |= dict.fromkeys(about, path.parent.name)
+    return shards, covered
+
+
+def _written_shards(
+    jobs: list[dict[str, str]],
+    identities: Mapping[str, str],
+    folder: Path,
+    config: ExtractionConfig,
+) -> Iterator[tuple[str, int]]:
+    """Yield each shard's name and number of clips as it is finished."""
+    if not jobs:
+        return
+    n_processes = min(config.n_processes or os.cpu_count() or 1, len(jobs))
+    if n_processes == 1:
+        for job in jobs:
+            job_identities = {song_id: identities[song_id] for song_id in job}
+            yield _write_shard(job, job_identities, folder, config), len(job)
+        return
+    # Forked children would inherit the locks of this process's threads (torch, FFmpeg).
+    with ProcessPoolExecutor(
+        n_processes,
+        mp_context=get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    ) as pool:
+        pending = {
+            pool.submit(
+                _write_shard, job, {song_id: identities[song_id] for song_id in job}, folder, config
+            ): len(job)
+            for job in jobs
+        }
+        try:
+            for future in as_completed(pending):
+                yield future.result(), pending[future]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_shard(
+    clips: dict[str, str], identities: dict[str, str], folder: Path, config: ExtractionConfig
+) -> str:
+    """Decode some clips, compute their features, and write them as one shard."""
+    frontend = Frontend(config.frontend)
+    features: dict[str, ClipFeatures] = {}
+    rejected: list[dict[str, Any]] = []
+    for song_id, path in clips.items():
+        try:
+            waveform = decode_clip(Path(path), config.frontend.sample_rate_hz, config.limits)
+            features[song_id] = frontend.features(waveform)
+        except ClipRejected as error:
+            rejected.append(asdict(RejectedClip(song_id, Path(path).name, error.kind, str(error))))
+    frames: dict[str, tuple[int, int]] = {}
+    start = 0
+    for song_id, clip in features.items():
+        frames[song_id] = (start, start := start + len(clip.log_mel))
+    name = f"shard-{fingerprint_of_json(identities)[:16]}"
+    with whole_folder(folder / name) as temporary:
+        if features:
+            np.save(
+                temporary / "log_mel.npy", np.concatenate([f.log_mel for f in features.values()])
+            )
+            np.save(temporary / "mfcc.npy", np.concatenate([f.mfcc for f in features.values()]))
+        write_json(
+            temporary / "clips.json",
+            {"frames": frames, "rejected": rejected, "identities": identities},
+        )
+    return name

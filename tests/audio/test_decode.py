@@ -1,0 +1,153 @@
+"""The decoder against clips whose samples are known, and against broken and hostile ones."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from needledrop.audio.decode import DecodeLimits, container_of, decode_clip
+from needledrop.errors import ClipRejected, ConfigRejected
+from tests.audio.conftest import chord, encode
+
+RATE = 22_050
+
+
+def rejection(source, **limits) -> ClipRejected:
+    with pytest.raises(ClipRejected) as caught:
+        decode_clip(source, RATE, DecodeLimits(**limits))
+    return caught.value
+
+
+def correlation(decoded: np.ndarray, expected: np.ndarray) -> float:
+    """The best over small shifts: lossy codecs delay by some samples."""
+    middle = slice(RATE, 2 * RATE)
+    return max(
+        float(np.corrcoef(np.roll(decoded, shift)[middle], expected[middle])[0, 1])
+        for shift in range(-2500, 2501, 1)
+    )
+
+
+def test_lossless_clips_come_back_to_the_quantisation(clip):
+    for name in ("a.wav", "a.flac"):
+        decoded = decode_clip(clip(name), RATE)
+        assert decoded.dtype == np.float32
+        np.testing.assert_allclose(decoded, chord(4.0, RATE)[0], atol=1 / 32_000)
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.mp3", "a.aac", "a.m4a"])
+def test_lossy_clips_sound_the_same(clip, name):
+    decoded = decode_clip(clip(name), RATE)
+    assert len(decoded) == pytest.approx(4 * RATE, rel=0.02)
+    assert correlation(decoded, chord(4.0, RATE)[0]) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "n_channels"),
+    [("a.wav", 192_000, 1), ("a.wav", 48_000, 8), ("a.flac", 44_100, 2), ("a.wav", 8_000, 1)],
+)
+def test_any_rate_and_channels_become_mono_at_the_asked_rate(clip, name, rate_hz, n_channels):
+    decoded = decode_clip(clip(name, rate_hz=rate_hz, n_channels=n_channels), RATE)
+    expected = chord(4.0, RATE)[0]
+    assert abs(len(decoded) - len(expected)) <= 1
+    n = min(len(decoded), len(expected)) - 2000
+    np.testing.assert_allclose(decoded[2000:n], expected[2000:n], atol=5e-3)
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = chord(4.0, RATE, seed=1)[0], chord(4.0, RATE, seed=2)[0]
+    path = encode(tmp_path / "stereo.wav", np.stack([left, right]), RATE)
+    np.testing.assert_allclose(decode_clip(path, RATE), (left + right) / 2, atol=1e-4)
+
+
+def test_bytes_and_path_give_the_same_bits(clip):
+    path = clip("a.ogg")
+    np.testing.assert_array_equal(decode_clip(path, RATE), decode_clip(path.read_bytes(), RATE))
+
+
+def test_a_clip_that_breaks_off_gives_what_came_or_says_that_it_is_short(clip):
+    encoded = clip("a.ogg", seconds=10.0).read_bytes()
+    half = decode_clip(encoded[: len(encoded) // 2], RATE)
+    assert 3 * RATE < len(half) < 8 * RATE
+    assert rejection(encoded[: len(encoded) // 10]).kind in ("too_short", "corrupt")
+
+
+def test_each_kind_of_unusable_clip_has_its_reason(tmp_path, clip):
+    text = tmp_path / "song.mp3"
+    text.write_text("this is not music, only words")
+    silent = encode(tmp_path / "silent.wav", np.zeros((1, 4 * RATE), np.float32), RATE)
+    assert rejection(text).kind == "not_audio"
+    assert rejection(silent).kind == "silent"
+    assert rejection(b"").kind == "empty"
+    assert rejection(clip("short.wav", seconds=0.5)).kind == "too_short"
+    assert rejection(clip("long.wav", seconds=9.0), max_seconds=5.0).kind == "too_long"
+    assert rejection(tmp_path / "gone.wav").kind == "unreadable"
+    assert rejection(b"OggS" + bytes(200)).kind == "corrupt"
+    assert rejection(clip("wide.wav", n_channels=8), max_channels=2).kind == "unsupported"
+    assert rejection(clip("big.wav"), max_bytes=1000).kind == "too_long"
+
+
+def test_messages_name_no_path(tmp_path):
+    path = tmp_path / "secret-folder-name.wav"
+    path.write_bytes(b"RIFF0000WAVEgarbage")
+    assert "secret" not in str(rejection(path))
+    assert "secret" not in str(rejection(tmp_path / "secret-missing.ogg"))
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1:1/</BaseURL></MPD>",
+    ],
+)
+def test_playlists_that_name_other_files_are_never_opened(playlist):
+    assert rejection(playlist).kind == "not_audio"
+
+
+def test_the_reason_survives_the_way_home_from_a_worker():
+    error = pickle.loads(pickle.dumps(ClipRejected("silent", "no sound")))
+    assert (error.kind, str(error)) == ("silent", "no sound")
+
+
+@given(st.binary(min_size=1, max_size=4000), st.sampled_from(["", "OggS", "RIFF", "fLaC", "ID3"]))
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_make_it_fail_otherwise_than_by_rejecting(noise, magic):
+    content = magic.encode() + (b"\x00\x00\x00\x00WAVE" if magic == "RIFF" else b"") + noise
+    with pytest.raises(ClipRejected):
+        decode_clip(content, RATE)
+
+
+@given(position=st.integers(0, 20_000), value=st.integers(0, 255))
+@settings(max_examples=60, deadline=None)
+def test_a_flipped_byte_is_decoded_or_rejected(tmp_path_factory, position, value):
+    path = tmp_path_factory.getbasetemp() / "flip.ogg"
+    if not path.exists():
+        encode(path, chord(4.0, RATE), RATE)
+    encoded = bytearray(path.read_bytes())
+    encoded[position % len(encoded)] = value
+    try:
+        assert np.isfinite(decode_clip(bytes(encoded), RATE)).all()
+    except ClipRejected as error:
+        assert error.kind in ("corrupt", "too_short", "not_audio", "unsupported", "silent")
+
+
+def test_containers_are_told_from_their_first_bytes(clip):
+    names = {
+        "a.wav": "wav",
+        "a.flac": "flac",
+        "a.ogg": "ogg",
+        "a.mp3": "mp3",
+        "a.aac": "aac",
+        "a.m4a": "mov",
+    }
+    for name, container in names.items():
+        assert container_of(Path(clip(name)).read_bytes()[:16]) == container
+
+
+def test_impossible_limits_are_refused():
+    with pytest.raises(ConfigRejected, match="min_seconds"):
+        DecodeLimits(min_seconds=5, max_seconds=4)

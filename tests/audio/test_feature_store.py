@@ -1,0 +1,204 @@
+"""Shards on disk: whole or absent, resumed, never redone, and equal to the front end's own bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from needledrop.audio.clips import find_clips
+from needledrop.audio.decode import decode_clip
+from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.frontend import Frontend, FrontendConfig
+from needledrop.errors import ArtifactBroken, InputError, ShapeMismatch
+from tests.audio.conftest import chord, encode
+
+RATE = 22_050
+CONFIG = ExtractionConfig(clips_per_shard=2, n_processes=1)
+
+
+@pytest.fixture
+def clips(tmp_path) -> dict[str, Path]:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    return {
+        f"SO{n}": encode(folder / f"TR{n}.wav", chord(3.0 + n / 2, RATE, seed=n), RATE)
+        for n in range(5)
+    }
+
+
+def shard_times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
+
+
+def test_features_are_the_front_ends_own_bits(tmp_path, clips):
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    assert store.song_ids.tolist() == sorted(clips)
+    frontend = Frontend()
+    for song_id, path in clips.items():
+        expected = frontend.features(decode_clip(path, RATE))
+        np.testing.assert_array_equal(store[song_id].log_mel, expected.log_mel)
+        np.testing.assert_array_equal(store[song_id].mfcc, expected.mfcc)
+        assert store.n_frames(song_id) == len(expected.log_mel)
+        shard, _, frames = store.location(song_id).partition("/log_mel.npy#")
+        start, stop = map(int, frames.split(":"))
+        raw = np.load(tmp_path / "shards" / shard / "log_mel.npy")[start:stop]
+        np.testing.assert_array_equal(raw, expected.log_mel)
+
+
+def test_finished_shards_are_not_redone_and_missing_ones_are(tmp_path, clips):
+    extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    before = shard_times(tmp_path / "shards")
+    gone = sorted(before)[1]
+    for file in (tmp_path / "shards" / gone).iterdir():
+        file.unlink()
+    (tmp_path / "shards" / gone).rmdir()
+    seen = []
+    extract_features(
+        clips,
+        tmp_path / "shards",
+        tmp_path / "features.json",
+        CONFIG,
+        on_clips=lambda done, total: seen.append((done, total)),
+    )
+    after = shard_times(tmp_path / "shards")
+    assert {name: after[name] for name in before if name != gone} == {
+        name: mtime for name, mtime in before.items() if name != gone
+    }
+    assert gone in after
+    assert seen[0][0] >= 3
+    assert seen[-1] == (5, 5)
+
+
+def test_a_changed_clip_and_a_new_one_are_heard_and_the_rest_is_kept(tmp_path, clips):
+    extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    before = shard_times(tmp_path / "shards")
+    encode(clips["SO4"], chord(3.5, RATE, seed=99), RATE)
+    clips["SO9"] = encode(clips["SO4"].with_name("TR9.wav"), chord(3.0, RATE, seed=9), RATE)
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    assert store.song_ids.tolist() == sorted(clips)
+    expected = Frontend().log_mel(decode_clip(clips["SO4"], RATE))
+    np.testing.assert_array_equal(store["SO4"].log_mel, expected)
+    kept = [
+        name
+        for name, mtime in shard_times(tmp_path / "shards").items()
+        if before.get(name) == mtime
+    ]
+    assert len(kept) >= 2
+
+
+def test_another_front_end_never_reads_these_features(tmp_path, clips):
+    extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    other = ExtractionConfig(FrontendConfig(n_mels=64), clips_per_shard=2, n_processes=1)
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "other.json", other)
+    assert store["SO0"].log_mel.shape[1] == 64
+    assert FeatureStore.open(tmp_path / "features.json")["SO0"].log_mel.shape[1] == 128
+
+
+def test_unusable_clips_are_listed_with_their_reason_and_the_rest_goes_on(tmp_path, clips):
+    clips["SO1"].write_bytes(b"")
+    clips["SO3"].write_text("words")
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    assert [(clip.song_id, clip.kind) for clip in store.rejected] == [
+        ("SO1", "empty"),
+        ("SO3", "not_audio"),
+    ]
+    assert store.song_ids.tolist() == ["SO0", "SO2", "SO4"]
+    assert "SO1" not in store
+
+
+def test_several_processes_give_the_same_features_as_one(tmp_path, clips):
+    one = extract_features(clips, tmp_path / "a", tmp_path / "a.json", CONFIG)
+    two = ExtractionConfig(clips_per_shard=2, n_processes=2)
+    many = extract_features(clips, tmp_path / "b", tmp_path / "b.json", two)
+    for song_id in clips:
+        np.testing.assert_array_equal(one[song_id].log_mel, many[song_id].log_mel)
+
+
+def test_windows_are_gathered_from_the_right_frames(tmp_path, clips):
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    windows = store.windows(np.array(["SO4", "SO0", "SO4"]), np.array([7, 0, 0]), 100)
+    assert windows.shape == (3, 100, 128)
+    np.testing.assert_array_equal(windows[0], store["SO4"].log_mel[7:107])
+    np.testing.assert_array_equal(windows[2], store["SO4"].log_mel[:100])
+    with pytest.raises(ShapeMismatch, match="inside"):
+        store.windows(np.array(["SO0"]), np.array([50]), 100)
+
+
+_KILLED_RUN = """
+import sys, time
+from pathlib import Path
+from needledrop.audio.feature_store import ExtractionConfig, extract_features
+clips = {path.stem: path for path in Path(sys.argv[1]).glob("*.wav")}
+extract_features(clips, Path(sys.argv[2]), Path(sys.argv[3]),
+                 ExtractionConfig(clips_per_shard=1, n_processes=1),
+                 on_clips=lambda done, total: print(done, flush=True))
+"""
+
+
+def test_a_killed_run_leaves_whole_shards_and_is_continued(tmp_path, clips):
+    script = tmp_path / "run.py"
+    script.write_text(f"if __name__ == '__main__':\n    exec({_KILLED_RUN!r})\n")
+    arguments = [str(tmp_path / "audio"), str(tmp_path / "shards"), str(tmp_path / "features.json")]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    for line in process.stdout:
+        if int(line) >= 2:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.2)
+    assert not (tmp_path / "features.json").exists()
+    finished = shard_times(tmp_path / "shards")
+    assert finished
+    for name in finished:
+        about = json.loads((tmp_path / "shards" / name / "clips.json").read_text())
+        log_mel = np.load(tmp_path / "shards" / name / "log_mel.npy")
+        assert len(log_mel) == max(stop for _, stop in about["frames"].values())
+    by_track = {path.stem: path for path in (tmp_path / "audio").glob("*.wav")}
+    store = extract_features(
+        by_track,
+        tmp_path / "shards",
+        tmp_path / "features.json",
+        ExtractionConfig(clips_per_shard=1, n_processes=1),
+    )
+    assert len(store.song_ids) == 5
+    later = shard_times(tmp_path / "shards")
+    assert all(later[name] == mtime for name, mtime in finished.items())
+    assert not list((tmp_path / "shards").glob(".*part*"))
+
+
+def test_a_missing_manifest_or_shard_says_what_to_do(tmp_path, clips):
+    with pytest.raises(ArtifactBroken, match="found none"):
+        FeatureStore.open(tmp_path / "features.json")
+    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
+    shard = store.location("SO0").split("/")[0]
+    (tmp_path / "shards" / shard / "log_mel.npy").write_bytes(b"half")
+    with pytest.raises(ArtifactBroken, match="run extract_features again"):
+        FeatureStore.open(tmp_path / "features.json")["SO0"]
+
+
+def test_clips_are_found_by_their_stem_at_any_depth(tmp_path):
+    for name in ("a/b/TR1.ogg", "TR2.FLAC", "a/TR2.mp3", "x/TR9.wav", "TR3.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    tracks = [("SO1", "TR1"), ("SO2", "TR2"), ("SO3", "TR3"), ("SO1", "TR9")]
+    search = find_clips(tmp_path, tracks)
+    assert {song: path.name for song, path in search.path_of.items()} == {
+        "SO1": "TR1.ogg",
+        "SO2": "TR2.FLAC",
+    }
+    assert search.without_clip == ("SO3",)
+    assert (search.n_unknown_files, search.n_duplicate_files) == (0, 1)
+    with pytest.raises(InputError, match="folder of audio clips"):
+        find_clips(tmp_path / "nowhere", tracks)
