@@ -1,0 +1,231 @@
+"""All that a prediction needs, in one folder under one fingerprint.
+
+Weights (safetensors, never pickle), front end, target scaler, the catalogue of song factors and
+the listeners' Gram matrix. Who holds a bundle names no hop length, no mean and no path: it gives
+the bundle a clip and gets factors. The fingerprint covers every byte but its own file.
+
+Shapes: t frames, m mel bands, I songs, U users, k factors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from needledrop.artifacts import fingerprint_of_folder, read_json, whole_folder, write_json
+from needledrop.audio.bag_of_words import BagOfWords
+from needledrop.audio.decode import DecodeLimits, decode_clip
+from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.encoders.catalogue import USAGE, Catalogue
+from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.linear import LinearEncoder
+from needledrop.encoders.targets import TargetScaler
+from needledrop.errors import ArtifactBroken, FrontendMismatch, ShapeMismatch
+from needledrop.factors.confidence import ConfidenceConfig, confidence_from_plays
+from needledrop.factors.fold_in import fold_in_rows
+from needledrop.plays.triplets import Plays
+
+_FINGERPRINT_FILE = "fingerprint.json"
+_VERSION_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained encoder with everything around it.
+
+    Attributes:
+        encoder: the model.
+        frontend: what its features are made with.
+        catalogue: every song's factors in the encoder's space.
+        gram: (k, k) float64, X^T X of the user factors: what similarity by usage needs.
+        about: how it was made: configurations, fingerprints of data and code, figures.
+        fingerprint: 64 hexadecimal digits; empty until the bundle is saved or loaded.
+    """
+
+    encoder: CnnEncoder | LinearEncoder
+    frontend: FrontendConfig
+    catalogue: Catalogue
+    gram: NDArray[np.float64]
+    about: Mapping[str, Any]
+    fingerprint: str = ""
+
+    @property
+    def version(self) -> str:
+        """The fingerprint's first digits: the name of the version in a registry."""
+        return self.fingerprint[:_VERSION_DIGITS]
+
+    @property
+    def encoder_name(self) -> str:
+        """``cnn`` or ``linear``."""
+        return self.encoder.name
+
+    @property
+    def n_factors(self) -> int:
+        """k."""
+        return self.encoder.n_factors
+
+    @cached_property
+    def _frontend(self) -> Frontend:
+        return Frontend(self.frontend)
+
+    def waveform(
+        self, source: bytes | Path, limits: DecodeLimits | None = None
+    ) -> NDArray[np.float32]:
+        """Decode a clip to (n,) float32 at the front end's sample rate.
+
+        Raises:
+            ClipRejected: the clip can't be used.
+        """
+        return decode_clip(source, self.frontend.sample_rate_hz, limits)
+
+    def features(self, waveform: NDArray[np.float32]) -> ClipFeatures:
+        """Return what the front end hears in a waveform."""
+        return self._frontend.features(waveform)
+
+    def factors(self, features: ClipFeatures) -> NDArray[np.float32]:
+        """Return (k,) float32 factors."""
+        factors: NDArray[np.float32] = self.encoder.factors([features])[0]
+        return factors
+
+    def factors_from_clip(
+        self, source: bytes | Path, limits: DecodeLimits | None = None
+    ) -> NDArray[np.float32]:
+        """Return (k,) float32 factors of an encoded clip.
+
+        Raises:
+            ClipRejected: the clip can't be used.
+        """
+        return self.factors(self.features(self.waveform(source, limits)))
+
+    def factors_from_log_mel(self, log_mel: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return (k,) float32 factors from (t, m) log-mel of this bundle's front end.
+
+        Raises:
+            ShapeMismatch: not (t, m), fewer frames than a window, or not finite.
+            FrontendMismatch: this encoder does not hear log-mel.
+        """
+        if not isinstance(self.encoder, CnnEncoder):
+            raise FrontendMismatch(
+                f"expected a clip: the {self.encoder_name} encoder hears MFCCs, not log-mel"
+            )
+        if not np.isfinite(log_mel).all():
+            raise ShapeMismatch("expected finite log-mel, got NaN or infinity")
+        as_stored = np.asarray(log_mel, dtype=np.float16)
+        return self.factors(ClipFeatures(as_stored, np.empty((0, 0), np.float16)))
+
+    def fold_in_users(self, plays: Plays) -> NDArray[np.float32]:
+        """Return (U, k) user factors in this bundle's space, from any plays.
+
+        Only songs whose factors come from usage and that the bundle was trained on speak: a
+        prediction must not vouch for itself.
+        """
+        trained = (self.catalogue.sources == USAGE) & self.catalogue.is_training_song
+        known = np.intersect1d(plays.song_ids, self.catalogue.song_ids[trained])
+        rows = np.searchsorted(self.catalogue.song_ids, known)
+        confidence = confidence_from_plays(
+            plays.of_songs(known).user_song, ConfidenceConfig(**self.about["wmf"]["confidence"])
+        )
+        return fold_in_rows(
+            confidence, self.catalogue.song_factors[rows], self.about["wmf"]["regularization"]
+        )
+
+    def save(self, folder: Path) -> "Bundle":
+        """Write the bundle whole or not at all; return it with its fingerprint."""
+        with whole_folder(folder) as temporary:
+            tensors, settings = _encoder_content(self.encoder)
+            save_file(tensors, temporary / "weights.safetensors")
+            save_file({"gram": np.ascontiguousarray(self.gram)}, temporary / "users.safetensors")
+            self.catalogue.save(temporary)
+            write_json(
+                temporary / "bundle.json",
+                {
+                    "encoder": {"name": self.encoder_name, **settings},
+                    "frontend": asdict(self.frontend),
+                    "about": dict(self.about),
+                },
+            )
+            if isinstance(self.encoder, LinearEncoder):
+                self.encoder.bag_of_words.save(temporary / "bag_of_words")
+            fingerprint = fingerprint_of_folder(temporary)
+            write_json(temporary / _FINGERPRINT_FILE, {"sha256": fingerprint})
+        return Bundle(
+            self.encoder, self.frontend, self.catalogue, self.gram, self.about, fingerprint
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Read a bundle and check every byte of it against its fingerprint.
+
+        Raises:
+            ArtifactBroken: something is missing, or was changed.
+        """
+        expected = read_json(folder / _FINGERPRINT_FILE).get("sha256")
+        got = fingerprint_of_folder(folder, without=(_FINGERPRINT_FILE,))
+        if got != expected:
+            raise ArtifactBroken(
+                f"bundle {folder.name}: expected the fingerprint {expected}, got {got}; it was "
+                "changed after it was made, so take it from where it was made again"
+            )
+        about = read_json(folder / "bundle.json")
+        try:
+            return cls(
+                encoder=_encoder_from(
+                    about["encoder"], folder, FrontendConfig(**about["frontend"])
+                ),
+                frontend=FrontendConfig(**about["frontend"]),
+                catalogue=Catalogue.load(folder),
+                gram=load_file(folder / "users.safetensors")["gram"],
+                about=about["about"],
+                fingerprint=got,
+            )
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ArtifactBroken(
+                f"bundle {folder.name}: its files don't fit together ({error}); was it made by "
+                "another version of needledrop?"
+            ) from error
+
+
+def _encoder_content(
+    encoder: CnnEncoder | LinearEncoder,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return an encoder's tensors and its settings."""
+    tensors: dict[str, NDArray[Any]] = {
+        "scaler.mean": np.ascontiguousarray(encoder.scaler.mean),
+        "scaler.scale": np.array([encoder.scaler.scale]),
+    }
+    if isinstance(encoder, LinearEncoder):
+        tensors["weights"] = np.ascontiguousarray(encoder.weights)
+        return tensors, {"ridge": encoder.ridge}
+    for name, tensor in encoder.network.state_dict().items():
+        tensors[f"network.{name}"] = np.ascontiguousarray(tensor.cpu().numpy())
+    return tensors, {"config": asdict(encoder.config), "window_frames": encoder.window_frames}
+
+
+def _encoder_from(
+    settings: dict[str, Any], folder: Path, frontend: FrontendConfig
+) -> CnnEncoder | LinearEncoder:
+    tensors = load_file(folder / "weights.safetensors")
+    scaler = TargetScaler(tensors["scaler.mean"], float(tensors["scaler.scale"][0]))
+    if settings["name"] == "linear":
+        bag_of_words = BagOfWords.load(folder / "bag_of_words")
+        return LinearEncoder(bag_of_words, tensors["weights"], scaler, settings["ridge"])
+    if settings["name"] != "cnn":
+        raise ValueError(f"unknown encoder {settings['name']!r}")
+    config = CnnConfig.from_json(settings["config"])
+    network = CnnEnsemble(config, n_mels=frontend.n_mels, n_factors=len(scaler.mean))
+    prefix = "network."
+    network.load_state_dict(
+        {
+            name.removeprefix(prefix): torch.from_numpy(tensor)
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+    )
+    return CnnEncoder(network.eval(), config, scaler, settings["window_frames"])

@@ -1,0 +1,228 @@
+"""The convolutional network: three seconds of log-mel -> factors.
+
+Van den Oord, Dieleman and Schrauwen (NIPS 2013), with the global temporal pooling of Dieleman's
+2014 follow-up: convolutions over time alone, each followed by a rectifier and max-pooling, so that
+every layer listens on a longer timescale; then mean, maximum and L2 norm over the remaining time;
+then dense layers.
+
+Shapes: n windows, m mel bands, t frames, c filters, k factors.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from needledrop.audio.frontend import ClipFeatures
+from needledrop.encoders.targets import TargetScaler
+from needledrop.errors import ConfigRejected, ShapeMismatch
+
+_WINDOWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class CnnConfig:
+    """The network's size.
+
+    Attributes:
+        n_filters: of each convolution, first to last.
+        filter_frames: width of each convolution over time.
+        pooling_frames: of the max-pooling after each convolution; 1 pools nothing.
+        n_hidden: units of each dense layer.
+        dropout: share of units that are silenced in training, before each dense layer.
+        n_networks: how many networks, alike but for their seeds, are trained one by one; the mean
+            of what they predict is better than any of them.
+    """
+
+    n_filters: tuple[int, ...] = (64, 64, 128)
+    filter_frames: int = 4
+    pooling_frames: tuple[int, ...] = (4, 2, 2)
+    n_hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+    n_networks: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.n_filters or min(self.n_filters) < 1:
+            raise ConfigRejected(f"cnn.n_filters: expected positive numbers, got {self.n_filters}")
+        if len(self.pooling_frames) != len(self.n_filters) or min(self.pooling_frames) < 1:
+            raise ConfigRejected(
+                "cnn.pooling_frames: expected one positive number for each convolution, got "
+                f"{self.pooling_frames} for {len(self.n_filters)}"
+            )
+        if self.filter_frames < 1:
+            raise ConfigRejected(f"cnn.filter_frames: expected >= 1, got {self.filter_frames}")
+        if self.n_hidden and min(self.n_hidden) < 1:
+            raise ConfigRejected(f"cnn.n_hidden: expected positive numbers, got {self.n_hidden}")
+        if not 1 <= self.n_networks <= 64:
+            raise ConfigRejected(f"cnn.n_networks: expected 1 to 64, got {self.n_networks}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigRejected(f"cnn.dropout: expected 0 <= share < 1, got {self.dropout}")
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> "CnnConfig":
+        """Make a configuration from JSON, whose lists stand for tuples."""
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+        }
+        return cls(**arguments)
+
+
+class Cnn(nn.Module):
+    """Predicts scaled factors from windows of log-mel.
+
+    Attributes:
+        band_mean: (m,) of the training windows; set before training, saved with the weights.
+        band_deviation: (m,) likewise.
+    """
+
+    band_mean: Tensor
+    band_deviation: Tensor
+
+    def __init__(self, config: CnnConfig, *, n_mels: int, n_factors: int) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        self.register_buffer("band_mean", torch.zeros(n_mels))
+        self.register_buffer("band_deviation", torch.ones(n_mels))
+        layers: list[nn.Module] = []
+        n_channels = n_mels
+        for n_filters, pooling in zip(config.n_filters, config.pooling_frames, strict=True):
+            # Pooling first leaves less to normalise and to rectify; the maximum of rectified values
+            # is the rectified maximum.
+            layers += [
+                nn.Conv2d(n_channels, n_filters, (1, config.filter_frames), bias=False),
+                nn.MaxPool2d((1, pooling), ceil_mode=True),
+                nn.BatchNorm2d(n_filters),
+                nn.ReLU(),
+            ]
+            n_channels = n_filters
+        self.convolutions = nn.Sequential(*layers)
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dense: list[nn.Module] = []
+        n_inputs = 3 * n_channels
+        for n_hidden in config.n_hidden:
+            dense += [nn.Dropout(config.dropout), nn.Linear(n_inputs, n_hidden), nn.ReLU()]
+            n_inputs = n_hidden
+        self.dense = nn.Sequential(
+            *dense, nn.Dropout(config.dropout), nn.Linear(n_inputs, n_factors)
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Return (n, k) from (n, t, m) log-mel.
+
+        Raises:
+            ShapeMismatch: not (n, t, m).
+        """
+        if windows.ndim != 3 or windows.shape[2] != self.n_mels:
+            raise ShapeMismatch(
+                f"expected windows of shape (n, t, {self.n_mels}), got {tuple(windows.shape)}; "
+                "were they made by another front end?"
+            )
+        standardised = (windows - self.band_mean) / self.band_deviation
+        # (n, t, m) is the memory of a channels-last image (n, m, 1, t): nothing is copied.
+        maps = self.convolutions(standardised.transpose(1, 2).unsqueeze(2)).squeeze(2)  # (n, c, t')
+        pooled = torch.cat(  # (n, 3c)
+            [maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1
+        )
+        factors: Tensor = self.dense(pooled)  # (n, k)
+        return factors
+
+
+class CnnEnsemble(nn.Module):
+    """Some networks of one size; predicts the mean of what they predict."""
+
+    def __init__(self, config: CnnConfig, *, n_mels: int, n_factors: int) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        self._members = nn.ModuleList(
+            Cnn(config, n_mels=n_mels, n_factors=n_factors) for _ in range(config.n_networks)
+        )
+
+    @property
+    def members(self) -> list[Cnn]:
+        """The networks."""
+        return [member for member in self._members if isinstance(member, Cnn)]
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Return (n, k) from (n, t, m) log-mel; raises as :class:`Cnn` does."""
+        return torch.stack([member(windows) for member in self.members]).mean(dim=0)
+
+    def fit_bands(self, clips: Iterable[NDArray[np.float16]]) -> None:
+        """Take each mel band's mean and deviation from the training songs' (t, m) log-mel."""
+        n_frames, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
+        for clip in clips:
+            log_mel = clip.astype(np.float64)
+            n_frames += len(log_mel)
+            total += log_mel.sum(axis=0)
+            squares += np.square(log_mel).sum(axis=0)
+        mean = total / n_frames
+        deviation = np.sqrt(np.maximum(squares / n_frames - mean**2, 0.0))
+        for member in self.members:
+            member.band_mean.copy_(torch.from_numpy(mean))
+            # A band that is silent in all songs must not be blown up by its rounding errors.
+            member.band_deviation.copy_(torch.from_numpy(np.maximum(deviation, 0.01)))
+
+
+@dataclass(frozen=True)
+class CnnEncoder:
+    """Predicts a clip's factors: the mean over its consecutive windows.
+
+    Windows overlap by half and reach from the clip's first frame to its last.
+
+    Attributes:
+        network: in evaluation mode.
+        config: their size.
+        scaler: takes predicted targets back to factors.
+        window_frames: t.
+    """
+
+    network: Cnn | CnnEnsemble
+    config: CnnConfig
+    scaler: TargetScaler
+    window_frames: int
+
+    name = "cnn"
+
+    @property
+    def n_factors(self) -> int:
+        """k."""
+        return len(self.scaler.mean)
+
+    def factors(self, clips: Sequence[ClipFeatures]) -> NDArray[np.float32]:
+        """Return (n, k) factors of n clips.
+
+        Raises:
+            ShapeMismatch: a clip has other mel bands, or is shorter than a window.
+        """
+        device = next(self.network.parameters()).device
+        targets = np.empty((len(clips), self.n_factors), np.float32)
+        with torch.inference_mode():
+            for row, clip in enumerate(clips):
+                windows = torch.from_numpy(self.windows(clip.log_mel))
+                predicted = [
+                    self.network(part.to(device).float())
+                    for part in torch.split(windows, _WINDOWS_AT_ONCE)
+                ]
+                targets[row] = torch.cat(predicted).mean(dim=0).cpu().numpy()
+        return self.scaler.factors(targets)
+
+    def windows(self, log_mel: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Cut a clip's (t', m) log-mel into (n, t, m) windows."""
+        if log_mel.ndim != 2 or log_mel.shape[1] != self.network.n_mels:
+            raise ShapeMismatch(
+                f"expected log-mel of shape (t, {self.network.n_mels}), got {log_mel.shape}; "
+                "was it made by another front end?"
+            )
+        n_spare = len(log_mel) - self.window_frames
+        if n_spare < 0:
+            raise ShapeMismatch(
+                f"expected at least {self.window_frames} frames of log-mel, got {len(log_mel)}; "
+                "send a longer clip"
+            )
+        n_windows = 1 + -(-n_spare // max(1, self.window_frames // 2))
+        starts = np.linspace(0, n_spare, n_windows).astype(np.int64)
+        return np.stack([log_mel[start : start + self.window_frames] for start in starts])

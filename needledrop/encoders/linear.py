@@ -1,0 +1,97 @@
+"""The linear baseline: bag of words -> factors, by ridge regression in closed form.
+
+    W = (B^T B + r I)^-1 B^T Z
+
+with B the centred bags of words and Z the scaled factors of the training songs. The paper's linear
+regression is r = 0; r is chosen on validation songs, which makes the baseline as strong as it gets.
+
+Shapes: n songs, d principal components, k factors.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from needledrop.audio.bag_of_words import BagOfWords
+from needledrop.audio.frontend import ClipFeatures
+from needledrop.encoders.targets import TargetScaler
+from needledrop.errors import InputError
+
+RIDGES = tuple(10.0**power for power in range(-4, 4))
+
+
+@dataclass(frozen=True)
+class LinearEncoder:
+    """Predicts factors from MFCCs by way of the bag of words.
+
+    Attributes:
+        bag_of_words: fitted words and components.
+        weights: (d, k) float32.
+        scaler: takes predicted targets back to factors.
+        ridge: r, relative to the mean variance of the bags.
+    """
+
+    bag_of_words: BagOfWords
+    weights: NDArray[np.float32]
+    scaler: TargetScaler
+    ridge: float
+
+    name = "linear"
+
+    @property
+    def n_factors(self) -> int:
+        """k."""
+        return int(self.weights.shape[1])
+
+    def factors(self, clips: Sequence[ClipFeatures]) -> NDArray[np.float32]:
+        """Return (n, k) factors of n clips."""
+        return self.factors_of_bags(self.bag_of_words.transform(clip.mfcc for clip in clips))
+
+    def factors_of_bags(self, bags: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n, k) factors of (n, d) bags of words."""
+        return self.scaler.factors(bags @ self.weights)
+
+
+def fit_linear(
+    bag_of_words: BagOfWords,
+    bags: NDArray[np.float32],
+    song_factors: NDArray[np.float32],
+    scaler: TargetScaler,
+    validation_score: Callable[[LinearEncoder], float],
+) -> tuple[LinearEncoder, dict[float, float]]:
+    """Fit the baseline; the ridge is the one with the highest validation score.
+
+    Args:
+        bag_of_words: what made the bags.
+        bags: (n, d) of the training songs.
+        song_factors: (n, k) of the same songs.
+        scaler: fitted on those factors.
+        validation_score: higher is better.
+
+    Returns:
+        The encoder, and the validation score of each ridge that was tried.
+
+    Raises:
+        InputError: there is no training song.
+    """
+    if not len(bags):
+        raise InputError("expected training songs with both plays and audio, got none")
+    bags64 = bags.astype(np.float64)
+    targets = scaler.targets(song_factors).astype(np.float64)
+    covariance = bags64.T @ bags64
+    unit = max(float(np.trace(covariance)) / len(covariance), np.finfo(np.float64).tiny)
+    scores: dict[float, float] = {}
+    best: LinearEncoder | None = None
+    for ridge in RIDGES:
+        weights = linalg.solve(
+            covariance + ridge * unit * np.eye(len(covariance)), bags64.T @ targets, assume_a="pos"
+        )
+        encoder = LinearEncoder(bag_of_words, weights.astype(np.float32), scaler, ridge)
+        scores[ridge] = validation_score(encoder)
+        if best is None or scores[ridge] > scores[best.ridge]:
+            best = encoder
+    assert best is not None  # RIDGES is not empty
+    return best, scores

@@ -1,0 +1,333 @@
+"""The seeded loop: windows of training songs in, a trained network out.
+
+The same code runs on a CPU and on CUDA, there in bfloat16. All randomness of an epoch (order,
+window starts, dropout) derives from (seed, epoch), and a checkpoint is written after every epoch;
+so a run that was stopped and started again ends with the same weights as one that was not.
+
+Shapes: n windows, t frames, m mel bands, k factors.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from needledrop.artifacts import whole_file
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.encoders.objectives import Objective, mean_squared_error
+from needledrop.errors import ConfigRejected, InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast.
+
+    Attributes:
+        n_epochs: at most; an epoch draws ``windows_per_song`` windows from each song.
+        windows_per_song: random 3 s windows of a song in an epoch.
+        batch_size: windows in a step.
+        learning_rate: the highest; it rises in the first steps and falls along a cosine.
+        weight_decay: of AdamW.
+        mixup: weights of pairs of windows that are blended, drawn from Beta(mixup, mixup);
+            0 blends nothing.
+        masked_bands: at most so many neighbouring mel bands of each window are set to their
+            mean over the window (SpecAugment, Park et al., 2019); 0 masks nothing.
+        patience_epochs: training stops when the validation score has not risen for so long.
+        seed: of everything random.
+        device: ``auto`` takes CUDA where it is there.
+    """
+
+    n_epochs: int = 30
+    windows_per_song: int = 4
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    mixup: float = 0.0
+    masked_bands: int = 24
+    patience_epochs: int = 15
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("n_epochs", "windows_per_song", "batch_size", "patience_epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigRejected(
+                    f"training.{name}: expected a number >= 1, got {getattr(self, name)}"
+                )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigRejected(
+                f"training.learning_rate: expected a number > 0, got {self.learning_rate}"
+            )
+        if self.masked_bands < 0:
+            raise ConfigRejected(
+                f"training.masked_bands: expected a number >= 0, got {self.masked_bands}"
+            )
+        for name in ("weight_decay", "mixup"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ConfigRejected(
+                    f"training.{name}: expected a number >= 0, got {getattr(self, name)}"
+                )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigRejected(
+                f"training.device: expected auto, cpu or cuda, got {self.device!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: its mean training loss and its validation score."""
+
+    number: int
+    loss: float
+    validation_score: float
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Songs with features and targets.
+
+    Attributes:
+        store: holds the log-mel of every song below.
+        song_ids: (n,) str.
+        targets: (n, k) float32, scaled factors.
+        window_frames: length of a window.
+    """
+
+    store: FeatureStore
+    song_ids: NDArray[np.str_]
+    targets: NDArray[np.float32]
+    window_frames: int
+
+    def __post_init__(self) -> None:
+        if not len(self.song_ids):
+            raise InputError(
+                "expected training songs with both plays and audio, got none; "
+                "check that track ids name the clips"
+            )
+
+    def batches(
+        self, epoch: int, config: TrainingConfig
+    ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
+        """Yield an epoch's (n, t, m) windows and their (n, k) targets."""
+        generator = np.random.default_rng([config.seed, epoch])
+        order = np.concatenate(
+            [generator.permutation(len(self.song_ids)) for _ in range(config.windows_per_song)]
+        )
+        n_starts = np.array([self.store.n_frames(song_id) for song_id in self.song_ids.tolist()])
+        n_starts = np.maximum(n_starts - self.window_frames + 1, 1)
+        starts = generator.integers(0, n_starts[order])
+        for first in range(0, len(order), config.batch_size):
+            rows = order[first : first + config.batch_size]
+            if first and len(rows) < 2:
+                return  # batch normalisation needs two windows
+            windows = self.store.windows(
+                self.song_ids[rows], starts[first : first + config.batch_size], self.window_frames
+            )
+            yield windows, self.targets[rows]
+
+
+def train(
+    network: nn.Module,
+    songs: TrainingSet,
+    validation_score: Callable[[nn.Module], float],
+    config: TrainingConfig | None = None,
+    *,
+    objective: Objective = mean_squared_error,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train a network, leave it with the weights of its best epoch, and return its history.
+
+    Args:
+        network: takes (n, t, m) windows to (n, k) targets; it is changed in place.
+        songs: the training set.
+        validation_score: asked after each epoch; higher is better. The network is in evaluation
+            mode and on the training device.
+        config: epochs, learning rate and so on.
+        objective: what is minimised.
+        checkpoint: where the state is kept between epochs; a checkpoint of another fingerprint is
+            not taken up.
+        fingerprint: of the data and the configuration.
+        on_epoch: called after each epoch, those taken from a checkpoint too.
+    """
+    config = config or TrainingConfig()
+    device = torch_device(config.device)
+    network.to(device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    n_windows = len(songs.song_ids) * config.windows_per_song
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        config.learning_rate,
+        total_steps=config.n_epochs * -(-n_windows // config.batch_size),
+        pct_start=0.15,
+    )
+    state = _RunState(network, optimizer, schedule)
+    if checkpoint:
+        state.restore(checkpoint, fingerprint, device)
+    for epoch in state.history:
+        if on_epoch:
+            on_epoch(epoch)
+    while not state.is_finished(config):
+        number = len(state.history)
+        loss = _one_epoch(network, songs, objective, state, config, number, device)
+        network.eval()
+        state.record(Epoch(number, loss, validation_score(network)))
+        if checkpoint:
+            state.keep(checkpoint, fingerprint)
+        if on_epoch:
+            on_epoch(state.history[-1])
+    network.load_state_dict(state.best_weights)
+    network.eval()
+    return state.history
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` means here.
+
+    Raises:
+        ConfigRejected: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigRejected(
+            "training.device: expected a CUDA device, found none; set training.device=auto"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class _RunState:
+    """What a run is at the end of an epoch; all of it goes into the checkpoint."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        self._network = network
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.history: list[Epoch] = []
+        self.best_weights = _copied(network.state_dict())
+
+    @property
+    def best_epoch(self) -> int:
+        scores = [epoch.validation_score for epoch in self.history]
+        return int(np.argmax(scores)) if scores else -1
+
+    def is_finished(self, config: TrainingConfig) -> bool:
+        n_done = len(self.history)
+        return n_done >= config.n_epochs or n_done - 1 - self.best_epoch >= config.patience_epochs
+
+    def record(self, epoch: Epoch) -> None:
+        self.history.append(epoch)
+        if self.best_epoch == epoch.number:
+            self.best_weights = _copied(self._network.state_dict())
+
+    def keep(self, path: Path, fingerprint: str) -> None:
+        content = {
+            "fingerprint": fingerprint,
+            "network": self._network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best_weights": self.best_weights,
+        }
+        with whole_file(path) as temporary:
+            torch.save(content, temporary)
+
+    def restore(self, path: Path, fingerprint: str, device: torch.device) -> None:
+        """Take up a checkpoint of this very run; any other is left alone and later replaced."""
+        if not path.exists():
+            return
+        try:
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except Exception:  # torch raises anything for a foreign file; a checkpoint only saves time
+            return
+        if content.get("fingerprint") != fingerprint:
+            return
+        self._network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.history = [Epoch(**epoch) for epoch in content["history"]]
+        self.best_weights = content["best_weights"]
+
+
+def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def _one_epoch(
+    network: nn.Module,
+    songs: TrainingSet,
+    objective: Objective,
+    state: _RunState,
+    config: TrainingConfig,
+    number: int,
+    device: torch.device,
+) -> float:
+    """Take an epoch's steps; return the mean loss of its windows."""
+    network.train()
+    total, n_windows = 0.0, 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0]))
+        generator = np.random.default_rng([config.seed, number, 1])
+        for windows, targets in songs.batches(number, config):
+            inputs = torch.from_numpy(windows).to(device).float()
+            wanted = torch.from_numpy(targets).to(device)
+            if config.masked_bands:
+                inputs = _masked(inputs, config.masked_bands, generator)
+            if config.mixup:
+                inputs, wanted = _blended(inputs, wanted, config.mixup, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                predicted = network(inputs)
+            loss = objective(predicted.float(), wanted)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.optimizer.step()
+            state.schedule.step()
+            total += loss.item() * len(windows)
+            n_windows += len(windows)
+    return total / n_windows
+
+
+def _masked(inputs: Tensor, masked_bands: int, generator: np.random.Generator) -> Tensor:
+    """Silence a random run of mel bands in each (t, m) window: it takes the window's mean."""
+    n_windows, _, n_mels = inputs.shape
+    widths = generator.integers(0, masked_bands + 1, (n_windows, 1))
+    starts = generator.integers(0, n_mels, (n_windows, 1)) - widths // 2
+    bands = np.arange(n_mels)
+    masked = torch.from_numpy((bands >= starts) & (bands < starts + widths)).to(inputs.device)
+    mean = inputs.mean(dim=1, keepdim=True)
+    return torch.where(masked[:, None, :], mean, inputs)
+
+
+def _blended(
+    inputs: Tensor, targets: Tensor, mixup: float, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend each window, and its targets, with another of the batch (Zhang et al., 2018)."""
+    weight = float(generator.beta(mixup, mixup))
+    other = torch.from_numpy(generator.permutation(len(inputs))).to(inputs.device)
+    return (
+        weight * inputs + (1 - weight) * inputs[other],
+        weight * targets + (1 - weight) * targets[other],
+    )
+
+
+@contextmanager
+def seeded_initialisation(seed: int) -> Iterator[None]:
+    """Make the weights of networks that are built inside depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
