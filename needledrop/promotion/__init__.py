@@ -1,0 +1,1 @@
+"""Deciding whether a candidate becomes the champion, and keeping every version."""

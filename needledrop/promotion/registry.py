@@ -1,0 +1,285 @@
+"""Registered versions, append-only, and one pointer to the champion.
+
+::
+
+    root/
+      lock                      held (flock) by whoever writes; a killed process lets go of it
+      champion.json             {"version", "previous": [...], "rolled_back": [...], "moved_at",
+                                "run_id", "number", "action", "from_version"}
+      history.jsonl             one line a move, flushed to the disk
+      versions/<version>/
+        bundle/                 as it was added
+        evaluation.json  verdict.json  MODEL_CARD.md
+        record.json             {"version", "bundle_fingerprint", "added_at", "run_id"}
+
+A version appears whole or not at all, and is never changed afterwards; its recorded fingerprint is
+checked before it becomes the champion. (Files aren't made read-only: their mode would travel with
+every copy of the bundle, and stop nobody who may write to the folder.) ``champion.json`` is
+replaced by one rename, so readers need no lock and see the old champion or the new one.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from needledrop.artifacts import (
+    fingerprint_of_folder,
+    read_json,
+    remove_leftovers,
+    whole_folder,
+    write_json,
+)
+from needledrop.errors import ArtifactBroken, NoChampion, RegistryConflict
+from needledrop.promotion.champion import ChampionPointer, Move
+from needledrop.promotion.lock import writer_lock
+from needledrop.promotion.model_card import model_card
+from needledrop.promotion.verdict import Verdict
+from needledrop.ranking.report import Report
+
+__all__ = ["Move", "Registry"]
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Registry:
+    """A folder of versions with one champion. Any number of processes may use it at once.
+
+    Args:
+        root: made when something is first written.
+        lock_timeout_seconds: how long a writer waits for another one.
+    """
+
+    def __init__(self, root: Path, *, lock_timeout_seconds: float = 600.0) -> None:
+        self._root = Path(root)
+        self._versions_folder = self._root / "versions"
+        self._pointer = ChampionPointer(self._root)
+        self._lock_timeout_seconds = lock_timeout_seconds
+
+    def versions(self) -> list[str]:
+        """Return the registered versions, in the order in which they were added."""
+        records = [read_json(path) for path in self._versions_folder.glob("[!.]*/record.json")]
+        return [one["version"] for one in sorted(records, key=lambda one: one["added_at"])]
+
+    def path(self, version: str) -> Path:
+        """Return the folder of a version.
+
+        Raises:
+            ArtifactBroken: there is no such version; the message lists those that there are.
+        """
+        folder = self._versions_folder / version
+        if not _VERSION.fullmatch(version) or not (folder / "record.json").is_file():
+            known = ", ".join(self.versions()) or "none"
+            raise ArtifactBroken(
+                f"expected a registered version, got {version!r}; registered are: {known}"
+            )
+        return folder
+
+    def bundle_path(self, version: str) -> Path:
+        """Return the folder of a version's bundle; raises as :meth:`path` does."""
+        return self.path(version) / "bundle"
+
+    def champion(self) -> str | None:
+        """Return the champion's version, or None where nothing has been promoted yet."""
+        champion = self._pointer.read()
+        return champion.version if champion else None
+
+    def champion_path(self) -> Path:
+        """Return the folder of the champion.
+
+        Raises:
+            NoChampion: nothing has been promoted yet.
+        """
+        version = self.champion()
+        if version is None:
+            raise NoChampion(
+                f"expected a champion in {self._root}, found none; run the training pipeline until "
+                "a candidate is promoted"
+            )
+        return self.path(version)
+
+    def rolled_back_versions(self) -> tuple[str, ...]:
+        """Return the versions that were rolled back and haven't been promoted again since."""
+        champion = self._pointer.read()
+        return champion.rolled_back if champion else ()
+
+    def history(self) -> list[Move]:
+        """Return all moves of the champion pointer, oldest first."""
+        return self._pointer.history()
+
+    def add(
+        self,
+        bundle_folder: Path,
+        report_path: Path,
+        verdict_path: Path,
+        *,
+        version: str,
+        metadata: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Register a version: copy its bundle, report and verdict, and write its model card.
+
+        Adding the same bundle again changes nothing and keeps the first report and verdict.
+
+        Args:
+            bundle_folder: everything below it is copied.
+            report_path: ``evaluation.json``.
+            verdict_path: ``verdict.json``.
+            version: the bundle's version; letters, digits, ``.``, ``_`` and ``-``.
+            metadata: facts about data, code and training for the model card.
+            run_id: who adds it.
+
+        Returns:
+            The version.
+
+        Raises:
+            ArtifactBroken: the bundle, the report or the verdict is missing or broken.
+            RegistryConflict: this version exists with another bundle.
+        """
+        bundle_folder = Path(bundle_folder)
+        if not _VERSION.fullmatch(version):
+            raise ArtifactBroken(
+                f"expected a version of letters, digits, '.', '_' and '-', got {version!r}"
+            )
+        report, verdict = Report.load(report_path), Verdict.load(verdict_path)
+        if not any(bundle_folder.rglob("*")):
+            raise ArtifactBroken(
+                f"expected a bundle in {bundle_folder}, found nothing; train first"
+            )
+        fingerprint = fingerprint_of_folder(bundle_folder)
+        with self._alone():
+            if (self._versions_folder / version).exists():
+                self._refuse_other_content(version, fingerprint)
+                return version
+            with whole_folder(self._versions_folder / version) as folder:
+                _copy_bundle(bundle_folder, folder / "bundle", fingerprint)
+                report.save(folder / "evaluation.json")
+                verdict.save(folder / "verdict.json")
+                card = model_card(report, verdict, {**(metadata or {}), "version": version})
+                (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+                record = {
+                    "version": version,
+                    "bundle_fingerprint": fingerprint,
+                    "added_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+                    "run_id": run_id,
+                }
+                write_json(folder / "record.json", record)
+        return version
+
+    def verify(self, version: str) -> None:
+        """Compare a version's bundle with what was added.
+
+        Raises:
+            ArtifactBroken: there is no such version, or its files were changed since.
+        """
+        folder = self.path(version)
+        recorded = read_json(folder / "record.json")["bundle_fingerprint"]
+        found = fingerprint_of_folder(folder / "bundle")
+        if found != recorded:
+            raise ArtifactBroken(
+                f"expected the bundle of version {version} to have the fingerprint "
+                f"{recorded[:16]}, got {found[:16]}; its files were changed after it was added: "
+                "restore them, or train again"
+            )
+
+    def promote(
+        self, version: str, *, expected_champion: str | None, run_id: str | None = None
+    ) -> bool:
+        """Make a registered version the champion.
+
+        Args:
+            version: the new champion.
+            expected_champion: the champion that the candidate was judged against, None for none;
+                if another run has promoted something since, that judgement no longer holds.
+            run_id: who promotes it.
+
+        Returns:
+            True if the pointer moved, False if the version was the champion already.
+
+        Raises:
+            RegistryConflict: the champion isn't the expected one.
+            ArtifactBroken: there is no such version, or its files were changed.
+        """
+        with self._alone():
+            self.verify(version)
+            champion = self._pointer.read()
+            present = champion.version if champion else None
+            if present == version:
+                return False
+            if present != expected_champion:
+                raise RegistryConflict(
+                    f"expected the champion {expected_champion or 'none'}, got "
+                    f"{present or 'none'}: another run moved it meanwhile; evaluate {version} "
+                    "against the new champion and judge again"
+                )
+            rolled_back = champion.rolled_back if champion else ()
+            self._pointer.move(
+                "promote",
+                version,
+                previous=(*champion.previous, champion.version) if champion else (),
+                rolled_back=tuple(one for one in rolled_back if one != version),
+                run_id=run_id,
+            )
+        return True
+
+    def rollback(self, *, run_id: str | None = None) -> Move:
+        """Put the previous champion back, and remember that the present one was rolled back.
+
+        Returns:
+            The move: from which version to which.
+
+        Raises:
+            NoChampion: nothing has been promoted yet, or there is no earlier champion.
+            ArtifactBroken: the previous champion's files were changed or removed.
+        """
+        with self._alone():
+            champion = self._pointer.read()
+            if champion is None:
+                raise NoChampion(
+                    f"expected a champion in {self._root} to roll back, found none; nothing has "
+                    "been promoted yet"
+                )
+            if not champion.previous:
+                raise NoChampion(
+                    f"expected a champion before {champion.version}, found none: it is the first "
+                    "one; promote another version instead"
+                )
+            *earlier, target = champion.previous
+            self.verify(target)
+            others = (one for one in champion.rolled_back if one != champion.version)
+            return self._pointer.move(
+                "rollback",
+                target,
+                previous=tuple(earlier),
+                rolled_back=(*others, champion.version),
+                run_id=run_id,
+            )
+
+    def _refuse_other_content(self, version: str, fingerprint: str) -> None:
+        recorded = read_json(self.path(version) / "record.json")["bundle_fingerprint"]
+        if recorded != fingerprint:
+            raise RegistryConflict(
+                f"expected version {version} to hold the bundle {recorded[:16]}, got another one "
+                f"({fingerprint[:16]}); versions are append-only: give the new bundle its own"
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the registry alone; what killed writers left behind is cleared away first."""
+        self._versions_folder.mkdir(parents=True, exist_ok=True)
+        with writer_lock(self._root / "lock", self._lock_timeout_seconds):
+            remove_leftovers(self._root)
+            remove_leftovers(self._versions_folder)
+            yield
+
+
+def _copy_bundle(source: Path, target: Path, fingerprint: str) -> None:
+    shutil.copytree(source, target)
+    if fingerprint_of_folder(target) != fingerprint:
+        raise ArtifactBroken(
+            f"expected the bundle in {source} to stay as it is while it is copied, but it changed; "
+            "add it again when its writer has finished"
+        )

@@ -1,0 +1,1 @@
+"""Ranking held-out songs for every listener, exactly, and measuring how well that goes."""

@@ -1,0 +1,122 @@
+"""What held-out songs ask of a model: their plays, their clips, and the users to rank them for.
+
+Validation while training and the test at the end are the same question over different songs.
+
+Shapes: U users, n held-out songs, k factors.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.frontend import ClipFeatures
+from needledrop.encoders.bundle import Bundle
+from needledrop.encoders.catalogue import Encoder
+from needledrop.errors import InputError
+from needledrop.factors.wmf import Factors
+from needledrop.plays.triplets import Plays
+from needledrop.ranking.metrics import average_precision, placements_of_relevant
+from needledrop.ranking.report import CUTOFF
+from needledrop.ranking.scores import FactorScores
+
+_USERS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class HeldOutSongs:
+    """Held-out songs that were played and can be heard.
+
+    Attributes:
+        plays: of these songs alone, by all U users of the factors, in their order.
+        factors: of users and training songs; they know nothing of these songs.
+        clips: (n,) features, in the order of ``plays.song_ids``.
+        n_unheard: held-out songs whose clip could not be used; nothing can be asked about them.
+    """
+
+    plays: Plays
+    factors: Factors
+    clips: tuple[ClipFeatures, ...]
+    n_unheard: int
+
+    @classmethod
+    def select(
+        cls, song_ids: Collection[str], plays: Plays, factors: Factors, store: FeatureStore
+    ) -> "HeldOutSongs":
+        """Take those of some songs that have features.
+
+        Raises:
+            InputError: none has.
+        """
+        audible = [song_id for song_id in sorted(song_ids) if song_id in store]
+        if not audible:
+            raise InputError(
+                f"expected held-out songs with usable clips, got none of {len(song_ids)}; "
+                "check the report on rejected clips"
+            )
+        return cls(
+            plays.of_songs(audible),
+            factors,
+            tuple(store[song_id] for song_id in audible),
+            len(song_ids) - len(audible),
+        )
+
+    @property
+    def song_ids(self) -> NDArray[np.str_]:
+        """(n,) str, sorted."""
+        return self.plays.song_ids
+
+    @property
+    def relevant(self) -> sparse.csr_matrix:
+        """(U, n) csr: what each user played."""
+        return self.plays.user_song
+
+    @property
+    def popularity(self) -> NDArray[np.int64]:
+        """(n,) int64: the users who played each song."""
+        return np.bincount(self.relevant.indices, minlength=len(self.song_ids))
+
+    def mean_average_precision(
+        self, song_factors: NDArray[np.float32], *, n_users: int = 20_000, seed: int = 0
+    ) -> float:
+        """Return mAP@500 of predicted factors (n, k).
+
+        Args:
+            song_factors: in the order of :attr:`song_ids`.
+            n_users: a seeded sample of so many users at most, so that it stays fast.
+            seed: of the sample.
+        """
+        users = np.flatnonzero(np.diff(self.relevant.indptr))
+        if len(users) > n_users:
+            users = np.sort(np.random.default_rng(seed).choice(users, n_users, replace=False))
+        precision = []
+        for start in range(0, len(users), _USERS_AT_ONCE):
+            block = users[start : start + _USERS_AT_ONCE]
+            played = self.relevant[block]
+            placed = placements_of_relevant(
+                self.factors.user_factors[block] @ song_factors.T,
+                played.indptr.astype(np.int64),
+                played.indices.astype(np.int64),
+            )
+            precision.append(average_precision(placed.user, placed.rank, len(block), CUTOFF))
+        return float(np.mean(np.concatenate(precision)))
+
+    def scores_of(self, encoder: Encoder) -> FactorScores:
+        """Return the encoder's scores: users' factors times what it hears in the clips."""
+        return FactorScores(self.factors.user_factors, encoder.factors(self.clips))
+
+    def scores_of_usage(self) -> FactorScores:
+        """Return the oracle's scores: the songs folded in from the very plays to be predicted."""
+        return FactorScores(self.factors.user_factors, self.factors.fold_in_songs(self.plays))
+
+    def scores_of_champion(self, champion: Bundle, training_plays: Plays) -> FactorScores:
+        """Return the scores of a bundle that lives in another space.
+
+        Its users are folded in from the same training plays that the candidate's users come from.
+        """
+        return FactorScores(
+            champion.fold_in_users(training_plays), champion.encoder.factors(self.clips)
+        )
