@@ -1,0 +1,79 @@
+"""One writer at a time, and failures told in plain words."""
+
+import errno
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from needledrop.errors import ArtifactBroken
+
+_POLL_SECONDS = 0.05
+_ENGINE_FAILURES = (sqlite3.Error, OSError, pa.ArrowException)
+
+
+@contextmanager
+def locked(folder: Path, *, wait_seconds: float, shared: bool = False) -> Iterator[None]:
+    """Hold a store: alone to write, or shared among readers of its files.
+
+    The lock is the kernel's, on an open file: it ends with the process that holds it, so a killed
+    writer leaves nothing to clean up.
+
+    Raises:
+        ArtifactBroken: another process still holds the store after ``wait_seconds``.
+    """
+    place = folder / ".lock"
+    with place.open("a") as file:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise ArtifactBroken(
+                        f"expected the store {folder} to be free, but another process has been "
+                        f"using it for {wait_seconds:g} s; wait until it ends, or stop it "
+                        f"(`fuser {place}` names it), and run this step again"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        yield
+
+
+@contextmanager
+def failures_explained(folder: Path) -> Iterator[None]:
+    """Turn failures of the engines below into an error that says what to do.
+
+    Raises:
+        ArtifactBroken: the disk is full, a file is damaged, or another program holds it.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from feature_repo.engine import feast
+
+    try:
+        yield
+    except (*_ENGINE_FAILURES, DecodeError, feast.errors.FeastError) as error:
+        raise ArtifactBroken(f"the store {folder} failed: {error}; {_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    text = str(error)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
+        return "free some space and run the step again, no half-written part is ever read"
+    if "locked" in text:
+        return "another program holds online.db: close it and run the step again"
+    if isinstance(error, sqlite3.DatabaseError):
+        return "delete online.db and the folder online/ in it and publish the factors again"
+    if isinstance(error, pa.ArrowException):
+        return "delete the damaged part under offline/ and run again the step that writes it"
+    if isinstance(error, OSError):
+        return f"check that the folder exists and that this user ({os.getuid()}) may write to it"
+    return "delete registry.db in it, it is made again when the store is opened"

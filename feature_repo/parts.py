@@ -1,0 +1,173 @@
+"""The files of a store: Parquet parts of the offline views, and small JSON markers.
+
+A view's folder holds one part per write, named by its time and its version. The names are the
+index: what is stored, and how new it is, is read from a listing, and no second record can disagree
+with the files. Each part is put in place whole, so Feast never reads a half.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from needledrop.artifacts import remove_leftovers, whole_file
+from needledrop.errors import ArtifactBroken
+
+TIMESTAMPS = ("event_timestamp", "created_timestamp")
+
+_TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
+_PART_NAME = re.compile(r"(?P<time>\d{8}T\d{12}Z)-(?P<version>[A-Za-z0-9._-]+)\.parquet")
+_ROWS_PER_GROUP = 16_384
+_MOMENT = pa.timestamp("us", tz="UTC")
+
+
+class Folder:
+    """A folder of whole files, on the disk or, by a URL, wherever fsspec can reach."""
+
+    def __init__(self, url: str) -> None:
+        self._files, self._path = fsspec.core.url_to_fs(url)
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    def make(self) -> None:
+        """Make it, so that Feast finds a folder where no part has been written yet."""
+        self._files.makedirs(self._path, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """The names of the files in it, sorted; none when there is no such folder."""
+        if not self._files.isdir(self._path):
+            return []
+        listing = self._files.ls(self._path, detail=False)
+        return sorted(place.rstrip("/").rsplit("/", 1)[-1] for place in listing)
+
+    def open(self, name: str) -> Any:
+        """A binary file to read; FileNotFoundError when there is none."""
+        return self._files.open(f"{self._path}/{name}", "rb")
+
+    @contextmanager
+    def written_whole(self, name: str) -> Iterator[Path]:
+        """Yield a path to write; on success its content is put in place under ``name``."""
+        if self._is_local:
+            with whole_file(Path(self._path) / name) as temporary:
+                yield temporary
+            return
+        with tempfile.TemporaryDirectory(prefix="needledrop-") as scratch:
+            temporary = Path(scratch) / name
+            yield temporary
+            self._files.makedirs(self._path, exist_ok=True)
+            self._files.put_file(str(temporary), f"{self._path}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Remove one file."""
+        self._files.rm_file(f"{self._path}/{name}")
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left; only for who holds the store's lock."""
+        if self._is_local:
+            remove_leftovers(Path(self._path))
+
+    def read_json(self, name: str) -> Any:
+        """The JSON content of a file, or None when there is no such file."""
+        try:
+            with self.open(name) as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ArtifactBroken(
+                f"{self._path}/{name} is no valid JSON ({error}); delete it and publish again"
+            ) from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file, whole."""
+        with self.written_whole(name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """One write of one view: all rows carry its time and its version."""
+
+    at: datetime
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The name of its file, which :meth:`named` reads."""
+        return f"{self.at.astimezone(UTC).strftime(_TIME_FORMAT)}-{self.version}.parquet"
+
+    @classmethod
+    def named(cls, name: str) -> "Part | None":
+        """The part of a file's name; None when the file is no part."""
+        match = _PART_NAME.fullmatch(name)
+        if match is None:
+            return None
+        time = datetime.strptime(match["time"], _TIME_FORMAT).replace(tzinfo=UTC)
+        return cls(time, match["version"])
+
+
+class Parts:
+    """The Parquet parts of one view.
+
+    Args:
+        folder: where they lie, as Feast's source of the view says.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def listing(self) -> list[Part]:
+        """What is stored, oldest first."""
+        return sorted(
+            part for name in self._folder.names() if (part := Part.named(name)) is not None
+        )
+
+    def vector_length(self, part: Part) -> int:
+        """The length of the vectors in a part, from its footer."""
+        with self._folder.open(part.name) as file:
+            schema = pq.read_schema(file)
+        lengths = [f.type.list_size for f in schema if pa.types.is_fixed_size_list(f.type)]
+        return int(lengths[0])
+
+    def write(self, part: Part, features: pa.Table) -> None:
+        """Write a part, or replace it by the same.
+
+        Args:
+            part: its time and its version, which become columns.
+            features: the key column and the feature columns, n rows.
+        """
+        self._folder.remove_leftovers()
+        table = features
+        for name, value in (
+            ("version", pa.scalar(part.version, pa.string())),
+            (TIMESTAMPS[0], pa.scalar(part.at, _MOMENT)),
+            (TIMESTAMPS[1], pa.scalar(datetime.now(UTC), _MOMENT)),
+        ):
+            table = table.append_column(name, pa.repeat(value, len(features)))
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        with self._folder.written_whole(part.name) as temporary:
+            pq.write_table(table, temporary, row_group_size=_ROWS_PER_GROUP, use_dictionary=texts)
+
+    def forget_oldest(self, n_kept: int) -> list[Part]:
+        """Remove all but the newest parts; return the removed ones."""
+        removed = self.listing()[:-n_kept]
+        for part in removed:
+            self._folder.remove(part.name)
+        return removed
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Vectors (n, k) as an Arrow column of n lists, without copying them."""
+    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])

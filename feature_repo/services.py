@@ -1,0 +1,34 @@
+"""Which features are read together, and all that is registered with Feast."""
+
+from feature_repo.engine import feast
+from feature_repo.entities import song, user
+from feature_repo.views import song_audio_features, song_factors, user_factors
+
+encoder_training = feast.FeatureService(
+    name="encoder_training",
+    description="What an encoder learns from: a song's audio features, and its factors as target.",
+    features=[song_factors, song_audio_features],
+)
+
+song_serving = feast.FeatureService(
+    name="song_serving",
+    description="Factors of the songs, those without plays included.",
+    features=[song_factors],
+)
+
+user_serving = feast.FeatureService(
+    name="user_serving",
+    description="Factors of the users.",
+    features=[user_factors],
+)
+
+__all__ = [
+    "encoder_training",
+    "song",
+    "song_audio_features",
+    "song_factors",
+    "song_serving",
+    "user",
+    "user_factors",
+    "user_serving",
+]
