@@ -211,6 +211,6 @@ def _principal_components(
     _, singular, directions = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
     variance = np.cumsum(singular**2)
     if variance[-1] == 0:
-        return directions[:1].T.astype(np.float32)
+        return np.ascontiguousarray(directions[:1].T, dtype=np.float32)
     n_kept = int(np.searchsorted(variance, kept_variance * variance[-1] * (1 - 1e-12))) + 1
-    return directions[:n_kept].T.astype(np.float32)
+    return np.ascontiguousarray(directions[:n_kept].T, dtype=np.float32)

@@ -89,7 +89,9 @@ def fit_linear(
         weights = linalg.solve(
             covariance + ridge * unit * np.eye(len(covariance)), bags64.T @ targets, assume_a="pos"
         )
-        encoder = LinearEncoder(bag_of_words, weights.astype(np.float32), scaler, ridge)
+        encoder = LinearEncoder(
+            bag_of_words, np.ascontiguousarray(weights, dtype=np.float32), scaler, ridge
+        )
         scores[ridge] = validation_score(encoder)
         if best is None or scores[ridge] > scores[best.ridge]:
             best = encoder

@@ -1,0 +1,47 @@
+"""A small world of features whose factors can be heard: factor k is the energy of band k."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.frontend import FrontendConfig
+
+N_SONGS, N_FACTORS, N_FRAMES = 16, 4, 160
+
+
+@pytest.fixture(scope="session")
+def heard(tmp_path_factory):
+    """(store, factors): log-mel whose first bands follow the song's (n, k) factors."""
+    folder = tmp_path_factory.mktemp("features")
+    generator = np.random.default_rng(0)
+    frontend = FrontendConfig()
+    factors = generator.normal(size=(N_SONGS, N_FACTORS)).astype(np.float32)
+    log_mel = generator.normal(1.0, 0.2, (N_SONGS, N_FRAMES, frontend.n_mels))
+    for factor in range(N_FACTORS):
+        bands = slice(factor * 30, factor * 30 + 30)
+        log_mel[:, :, bands] += factors[:, None, factor, None]
+    mfcc = generator.normal(size=(N_SONGS, N_FRAMES, 13))
+    mfcc[:, :, :N_FACTORS] += 3 * factors[:, None, :]
+    shard = folder / "shards" / "shard-0"
+    shard.mkdir(parents=True)
+    np.save(shard / "log_mel.npy", log_mel.reshape(-1, frontend.n_mels).astype(np.float16))
+    np.save(shard / "mfcc.npy", mfcc.reshape(-1, 13).astype(np.float16))
+    ids = [f"SO{n:02}" for n in range(N_SONGS)]
+    frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(ids)}
+    (shard / "clips.json").write_text(
+        json.dumps({"frames": frames, "rejected": [], "identities": {}})
+    )
+    (folder / "features.json").write_text(
+        json.dumps(
+            {
+                "shards_folder": str(folder / "shards"),
+                "frontend": asdict(frontend),
+                "shards": ["shard-0"],
+                "clips": {},
+            }
+        )
+    )
+    return FeatureStore.open(folder / "features.json"), factors
