@@ -1,0 +1,1 @@
+"""The KServe predictor: audio in, latent factors and nearest songs out."""

@@ -1,0 +1,207 @@
+"""``python -m serving``: serve the champion, ask a predictor, or try one out."""
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+from needledrop.errors import ConfigRejected, NeedledropError
+
+_EXAMPLES = """\
+examples:
+  python -m serving --registry out/registry
+  python -m serving --registry out/registry --http-port 9000 --no-grpc --threads 4
+  python -m serving ask --url http://localhost:8080 clip.ogg
+  python -m serving try --registry out/registry clip.ogg
+  python -m serving ask --help     ask a predictor that runs about one clip
+  python -m serving try --help     start a predictor, ask it about one clip, stop it
+
+Each option that takes a value can be given as an environment variable too, as named in its help.
+What goes in and out is described in serving/README.md.
+"""
+
+_CLIP_HELP = "audio file: WAV, FLAC, MP3, Ogg, AAC or M4A"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands; return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = {"ask": _ask, "try": _try}.get(arguments[0] if arguments else "")
+    try:
+        if command is None:
+            _serve(arguments)
+        else:
+            command(arguments[1:])
+    except NeedledropError as error:
+        print(f"serving: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _serve(arguments: list[str]) -> None:
+    options = _serve_parser().parse_args(arguments)
+    for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:
+        _check_port(options.host, port)
+    # Feast sets these for its own server, and a child inherits them: this process's metrics would
+    # become files in a folder of that one.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+    # gRPC's core writes to stderr past every logger, a line for each call that a client gets wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Not at the top: `--help` and the client need neither torch nor KServe, which take seconds, and
+    # a wrong limit should be said before them.
+    from serving.limits import ServingLimits
+
+    limits = ServingLimits(
+        max_body_bytes=options.max_body_bytes,
+        max_upload_seconds=options.max_upload_seconds,
+        max_clip_seconds=options.max_clip_seconds,
+        max_clips=options.max_clips,
+        max_n_nearest=options.max_n_nearest,
+        max_in_flight=options.max_in_flight,
+    )
+    from serving.server import ServerConfig, serve
+
+    serve(
+        ServerConfig(
+            registry=options.registry,
+            host=options.host,
+            http_port=options.http_port,
+            grpc_port=None if options.no_grpc else options.grpc_port,
+            limits=limits,
+            n_threads=options.threads or len(os.sched_getaffinity(0)),
+            poll_seconds=options.poll_seconds,
+            grace_seconds=options.grace_seconds,
+            access_log=options.access_log,
+        )
+    )
+
+
+def _serve_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve the champion of a registry over KServe's V1 and V2 protocols.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    registry = os.environ.get("NEEDLEDROP_REGISTRY")
+    parser.add_argument(
+        "--registry",
+        type=Path,
+        default=registry,
+        required=registry is None,
+        metavar="DIR",
+        help="folder of the registry; it may be empty and fill later (NEEDLEDROP_REGISTRY)",
+    )
+    for flag, kind, default, text in (
+        ("--host", str, "0.0.0.0", "address to listen on"),  # noqa: S104
+        ("--http-port", int, 8080, "port of REST and /metrics"),
+        ("--grpc-port", int, 8081, "port of gRPC"),
+        ("--max-body-bytes", int, 32 << 20, "of an HTTP body or a gRPC message"),
+        ("--max-upload-seconds", float, 30.0, "for an HTTP body to arrive"),
+        ("--max-clip-seconds", float, 120.0, "of decoded audio in a clip"),
+        ("--max-clips", int, 16, "in a request"),
+        ("--max-n-nearest", int, 100, "songs asked for with a clip"),
+        ("--max-in-flight", int, 32, "requests read or answered at once"),
+        ("--threads", int, 0, "clips encoded at once; 0 takes one for each core"),
+        ("--poll-seconds", float, 5.0, "between two looks for a new champion"),
+        ("--grace-seconds", int, 20, "for requests in flight to end after SIGTERM"),
+    ):
+        variable = f"NEEDLEDROP_{flag[2:].replace('-', '_').upper()}"
+        parser.add_argument(
+            flag,
+            type=kind,
+            # argparse converts a text, and says what is wrong with it.
+            default=os.environ.get(variable, str(default)),
+            metavar="N" if kind is not str else "HOST",
+            help=f"{text} (default {default}; {variable})",
+        )
+    parser.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
+    parser.add_argument(
+        "--access-log",
+        action="store_true",
+        help="a line for each HTTP request; costs about a third of the throughput",
+    )
+    return parser
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out now, and not after the seconds that KServe and torch take to import."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed a moment ago is free
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "expected 0 to 65535"
+            raise ConfigRejected(
+                f"port {port} on {host} can't be listened on ({reason}); stop what uses it, or "
+                "name another with --http-port and --grpc-port"
+            ) from None
+
+
+def _ask(arguments: list[str]) -> None:
+    from serving.client import ask, text_from_reply, titles_from
+
+    parser = _client_parser("ask", "Ask a predictor that runs about one clip.")
+    parser.add_argument("clip", type=Path, help=_CLIP_HELP)
+    parser.add_argument(
+        "--url",
+        default="http://localhost:8080",
+        help="where the predictor listens (default %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    titles = titles_from(options.tracks) if options.tracks else {}
+    print(text_from_reply(ask(options.url, options.clip, n_nearest=options.n_nearest), titles))
+
+
+def _try(arguments: list[str]) -> None:
+    parser = _client_parser(
+        "try",
+        "Start a predictor on a free port, ask it about one clip, print the answer, and stop it. "
+        "With --data the clip is one of a song that nobody has played.",
+    )
+    parser.add_argument("clip", type=Path, nargs="?", help=_CLIP_HELP)
+    parser.add_argument(
+        "--registry", type=Path, required=True, metavar="DIR", help="folder of the registry"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with tracks.csv and audio/"
+    )
+    options = parser.parse_args(arguments)
+    if (options.clip is None) == (options.data is None):
+        parser.error("expected either a clip or --data")
+    from serving.client import text_from_reply, titles_from
+    from serving.trial import tracks_file, try_out, unplayed_song
+
+    tracks = options.tracks or (options.data and tracks_file(options.data))
+    titles = titles_from(tracks) if tracks else {}
+    clip = options.clip
+    if clip is None:
+        song = unplayed_song(options.registry, tracks, options.data / "audio")
+        clip, title = song.clip, titles.get(song.song_id, "")
+        print(f"asked about a song that nobody has played: {song.song_id}  {title}".rstrip())
+        titles[song.song_id] = f"{title} (itself)".lstrip()
+    reply = try_out(options.registry, clip, n_nearest=options.n_nearest)
+    print(text_from_reply(reply, titles))
+
+
+def _client_parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m serving {command}", description=description, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--n-nearest", type=int, default=10, metavar="N", help="songs to show (default 10)"
+    )
+    parser.add_argument(
+        "--tracks", metavar="FILE", help="CSV or Parquet with artists and titles, to show them"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

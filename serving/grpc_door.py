@@ -1,0 +1,77 @@
+"""KServe's gRPC service with our limits, our errors, and a host of one's choice."""
+# ruff: noqa: ARG002  (signatures are KServe's and grpc_interceptor's)
+
+from typing import Any, NoReturn
+
+from grpc import aio
+from grpc_interceptor import AsyncExceptionToStatusInterceptor
+
+from serving import metrics
+from serving.kserve_api import (
+    DataPlane,
+    InferenceServicer,
+    ModelRepositoryExtension,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from serving.limits import ServingLimits
+from serving.logs import log_failure, log_refusal
+from serving.refusals import Refused, refusal_from
+
+
+class GrpcDoor:
+    """A gRPC server that KServe's ModelServer can stop."""
+
+    def __init__(
+        self,
+        address: str,
+        dataplane: DataPlane,
+        repository: ModelRepositoryExtension,
+        limits: ServingLimits,
+        grace_seconds: float,
+    ) -> None:
+        self._grace_seconds = grace_seconds
+        self._server = aio.server(
+            interceptors=(_RefusalInterceptor(),),
+            maximum_concurrent_rpcs=limits.max_in_flight,
+            options=[
+                ("grpc.max_receive_message_length", limits.max_body_bytes),
+                ("grpc.max_send_message_length", limits.max_body_bytes),
+                # A second server on the same port would take half of the requests.
+                ("grpc.so_reuseport", 0),
+                # Identity only: a few compressed bytes could unpack into any number.
+                ("grpc.compression_enabled_algorithms_bitset", 1),
+            ],
+        )
+        add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(dataplane, repository), self._server
+        )
+        self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Serve until :meth:`stop`."""
+        await self._server.start()
+        await self._server.wait_for_termination()
+
+    async def stop(self, sig: int | None = None) -> None:
+        """Refuse new calls and give those in flight time to end."""
+        await self._server.stop(self._grace_seconds)
+
+
+class _RefusalInterceptor(AsyncExceptionToStatusInterceptor):
+    """Says every error as a refusal.
+
+    KServe's own interceptor reads an attribute that its ModelNotReady doesn't have: a client would
+    see UNKNOWN and an AttributeError.
+    """
+
+    async def handle_exception(
+        self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
+    ) -> NoReturn:
+        refusal = refusal_from(ex)
+        if not isinstance(ex, Refused):  # a Refused was counted where it was raised
+            if refusal.kind == "internal":
+                log_failure("failed", ex, protocol="grpc")
+            metrics.ERRORS.labels(refusal.kind).inc()
+            log_refusal(refusal, "grpc")
+        await context.abort(refusal.status_code, refusal.sentence)
+        raise refusal

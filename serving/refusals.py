@@ -1,0 +1,92 @@
+"""How a request that can't be answered is refused: one sentence, one kind, one status.
+
+KServe turns any other exception into a 500 (over gRPC: UNKNOWN) that shows the exception's text.
+:class:`Refused` passes KServe's REST and gRPC layers unchanged, and :func:`refusal_from` makes one
+of everything that can be raised on the way, so that no path, type name or trace reaches a client.
+"""
+
+import grpc
+from grpc_interceptor.exceptions import GrpcException
+
+from needledrop.errors import ClipRejected, FrontendMismatch, NoChampion, ShapeMismatch
+from serving.kserve_api import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
+
+#: HTTP status and gRPC code of each kind; also the values of the label `kind` in the metrics.
+STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
+    # the request
+    "malformed": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "unknown_field": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "bad_base64": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "wrong_shape": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "not_finite": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "over_limit": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "body_too_large": (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "slow_upload": (408, grpc.StatusCode.DEADLINE_EXCEEDED),
+    # the clip, as needledrop.errors.ClipRejected names it
+    "empty": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "not_audio": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "corrupt": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "too_short": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "too_long": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "silent": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "unsupported": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "unreadable": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    # the server
+    "closed": (403, grpc.StatusCode.PERMISSION_DENIED),
+    "no_such_model": (404, grpc.StatusCode.NOT_FOUND),
+    "no_champion": (503, grpc.StatusCode.UNAVAILABLE),
+    "overloaded": (503, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "internal": (500, grpc.StatusCode.INTERNAL),
+}
+
+
+class Refused(GrpcException):
+    """A request is answered with an error, on purpose.
+
+    Attributes:
+        kind: a key of :data:`STATUS_OF_KIND`.
+        sentence: for the client: expected, got, what to do next.
+        http_status: of the REST answer.
+    """
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        self.http_status, code = STATUS_OF_KIND[kind]
+        super().__init__(details=sentence, status_code=code)
+        self.kind = kind
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def at(self, place: str) -> "Refused":
+        """Return the same refusal, saying which part of the request it is about."""
+        return Refused(self.kind, f"{place}: {self.sentence}")
+
+
+def refusal_from(error: Exception) -> Refused:
+    """Say any error as a refusal; what is no fault of the request says only that it is ours."""
+    match error:
+        case Refused():
+            return error
+        case ClipRejected():
+            return Refused(error.kind, str(error))
+        case ShapeMismatch():
+            return Refused("wrong_shape", str(error))
+        case FrontendMismatch():
+            return Refused("unsupported", str(error))
+        case NoChampion() | ModelNotReady() | ServerNotReady():
+            return Refused("no_champion", NO_CHAMPION)
+        case ModelNotFound():
+            return Refused("no_such_model", "expected the model latent-factors, got another name")
+        case InvalidInput():
+            return Refused("malformed", "the request does not follow the inference protocol V2")
+        case _:
+            return Refused(
+                "internal", "something went wrong in the predictor; its log says what and where"
+            )
+
+
+NO_CHAMPION = (
+    "there is no champion yet; promote a bundle (python -m pipelines run) and the predictor will "
+    "load it by itself"
+)

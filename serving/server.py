@@ -1,0 +1,221 @@
+"""KServe's ModelServer with our doors, our decoding, and a model that may come later."""
+# ruff: noqa: ARG001, ARG002  (signatures are KServe's and FastAPI's)
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import threadpoolctl
+import torch
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from needledrop.errors import ConfigRejected
+from serving.champion import ChampionFollower
+from serving.grpc_door import GrpcDoor
+from serving.http_door import HttpDoor, body_of, count_refusal
+from serving.kserve_api import (
+    DataPlane,
+    InferResponse,
+    ModelRepositoryExtension,
+    ModelServer,
+    rest_app,
+)
+from serving.limits import ServingLimits
+from serving.logs import configure_logs, log_event
+from serving.predictor import FactorPredictor, UnreadBody
+from serving.refusals import Refused
+from serving.schema import MODEL_NAME
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where and how to serve.
+
+    Attributes:
+        registry: folder of the registry whose champion answers.
+        host: address to listen on, for HTTP and gRPC.
+        http_port: for REST and ``/metrics``.
+        grpc_port: None for no gRPC.
+        limits: what requests may ask.
+        n_threads: clips encoded at once, each on one core.
+        poll_seconds: how often the registry is asked for its champion.
+        grace_seconds: for requests in flight to end after SIGTERM.
+        access_log: a line for each HTTP request; costs about a third of the throughput.
+    """
+
+    registry: Path
+    host: str = "0.0.0.0"  # noqa: S104  (a container is asked from outside)
+    http_port: int = 8080
+    grpc_port: int | None = 8081
+    limits: ServingLimits = field(default_factory=ServingLimits)
+    n_threads: int = 1
+    poll_seconds: float = 5.0
+    grace_seconds: int = 20
+    access_log: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_threads <= 256:
+            raise ConfigRejected(f"threads: expected 1 to 256, got {self.n_threads}")
+        if not 0.05 <= self.poll_seconds <= 3600:
+            raise ConfigRejected(f"poll_seconds: expected 0.05 to 3600, got {self.poll_seconds}")
+        if not 0 <= self.grace_seconds <= 600:
+            raise ConfigRejected(f"grace_seconds: expected 0 to 600, got {self.grace_seconds}")
+        for port in (self.http_port, *([] if self.grpc_port is None else [self.grpc_port])):
+            if not 1 <= port <= 65535:
+                raise ConfigRejected(f"port: expected 1 to 65535, got {port}")
+
+
+def serve(config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT; without a champion too, until one appears."""
+    configure_logs(access_log=config.access_log)
+    torch.set_num_threads(1)
+    threadpoolctl.threadpool_limits(1)
+    executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
+    follower = ChampionFollower(config.registry)
+    server = PredictorServer(config, follower)
+    server.register_model(FactorPredictor(follower, config.limits, executor))
+    server.start([])
+    executor.shutdown(cancel_futures=True)
+    log_event("stopped")
+
+
+class PredictorServer(ModelServer):
+    """KServe's server, with our own in four of its places."""
+
+    def __init__(self, config: ServerConfig, follower: ChampionFollower) -> None:
+        super().__init__(
+            http_port=config.http_port,
+            workers=1,  # metrics are per process: one worker, and replicas
+            enable_grpc=False,  # ours is started in _serve
+            enable_latency_logging=False,
+            grace_period=config.grace_seconds,
+        )
+        self._config = config
+        self._follower = follower
+        self.dataplane = UnreadDataPlane(self.registered_models)
+        self.model_repository_extension = ClosedRepository(self.registered_models)
+        rest_app.add_middleware(HttpDoor, limits=config.limits)
+        rest_app.add_exception_handler(Refused, _answer_refused)
+        rest_app.add_exception_handler(RequestValidationError, _answer_no_body)
+
+    async def _serve(self) -> None:
+        config = self._config
+        self._rest_server.config.host = config.host
+        if config.grpc_port is not None:
+            self._grpc_server = GrpcDoor(
+                f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
+                self.dataplane,
+                self.model_repository_extension,
+                config.limits,
+                config.grace_seconds,
+            )
+            self.servers.append(self._grpc_server.start())
+        loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        companions = [
+            asyncio.create_task(self._follower.follow(loader, config.poll_seconds)),
+            asyncio.create_task(self._announce()),
+        ]
+        try:
+            await super()._serve()
+        finally:
+            for companion in companions:
+                companion.cancel()
+            loader.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self, sig: int) -> None:
+        """Stop both servers, also when the signal comes before uvicorn listens to signals."""
+        if self._rest_server is not None:
+            self._rest_server._server.should_exit = True
+        super().stop(sig)
+
+    async def _announce(self) -> None:
+        """Say once, on stdout, that requests are accepted, and how to send one."""
+        while not self._rest_server._server.started:
+            await asyncio.sleep(0.02)
+        await self._follower.tried.wait()
+        print(ready_line(self._config, self._follower), flush=True)
+
+
+class UnreadDataPlane(DataPlane):
+    """Leaves the body to the predictor, which reads it outside of the event loop."""
+
+    def decode(
+        self,
+        body: bytes,
+        headers: dict[str, str],
+        protocol_version: str = "v1",
+        model_name: str | None = None,
+    ) -> tuple[UnreadBody, dict[str, Any]]:
+        """Wrap the body of an HTTP request."""
+        length = headers.get("inference-header-content-length")
+        return UnreadBody(protocol_version.lower(), body, length), {}
+
+    def encode(
+        self,
+        model_name: str,
+        response: dict[str, Any] | InferResponse,
+        headers: dict[str, str],
+        req_attributes: dict[str, Any],
+    ) -> tuple[dict[str, Any] | bytes, dict[str, str]]:
+        """Write the answer; no header of the request makes it a cloud event."""
+        content, headers_out = super().encode(model_name, response, {}, {})
+        if isinstance(content, bytes):
+            # Spelled so: KServe's V2 route takes "content-type" out again and names no type at all.
+            headers_out["Content-Type"] = "application/octet-stream"
+        return content, headers_out
+
+    async def ready(self) -> bool:
+        """Tell whether the server can predict, where KServe's own is always ready."""
+        return bool(await self.model_ready(MODEL_NAME))
+
+    async def model_ready(
+        self, model_name: str, disable_predictor_health_check: bool = False
+    ) -> bool:
+        """Tell whether the model can predict.
+
+        Before a prediction (``disable_predictor_health_check``) the answer is yes: the predictor
+        itself refuses, with a reason, and is counted.
+        """
+        ready = bool(await super().model_ready(model_name, disable_predictor_health_check))
+        return ready or disable_predictor_health_check
+
+
+class ClosedRepository(ModelRepositoryExtension):
+    """The routes to load and unload models, which KServe opens to anyone, are closed."""
+
+    async def load(self, model_name: str) -> None:
+        """Refuse."""
+        raise Refused("closed", "the predictor loads the registry's champion by itself")
+
+    async def unload(self, model_name: str) -> None:
+        """Refuse."""
+        raise Refused("closed", "the model can't be unloaded from here; stop the predictor instead")
+
+
+async def _answer_no_body(request: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI looks into no body (see HttpDoor), but it insists that V2 has one."""
+    refusal = Refused("malformed", "expected a request in JSON, got an empty body")
+    count_refusal(refusal, "v2")
+    return await _answer_refused(request, refusal)
+
+
+async def _answer_refused(request: Request, refusal: Refused) -> JSONResponse:
+    headers = {"Retry-After": "5"} if refusal.http_status == 503 else None
+    return JSONResponse(body_of(refusal), refusal.http_status, headers)
+
+
+def ready_line(config: ServerConfig, follower: ChampionFollower) -> str:
+    """Return the one line that says where the predictor listens and how to ask it."""
+    url = f"http://localhost:{config.http_port}"
+    grpc = "" if config.grpc_port is None else f" and gRPC on {config.grpc_port}"
+    champion = follower.current
+    state = f"bundle {champion.bundle.fingerprint[:16]}" if champion else "no champion yet"
+    return (
+        f"needledrop serves {MODEL_NAME} ({state}) on {url}{grpc}; try: "
+        """(printf '{"instances":[{"audio":"'; base64 -w0 CLIP; printf '"}]}') | """
+        f"curl -s --data-binary @- {url}/v1/models/{MODEL_NAME}:predict"
+    )

@@ -1,0 +1,138 @@
+"""Starts a predictor, asks it about one song that nobody has played, and stops it."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from needledrop.audio.clips import find_clips
+from needledrop.encoders.catalogue import AUDIO, Catalogue
+from needledrop.errors import InputError
+from needledrop.plays.tracks import read_tracks
+from needledrop.promotion.registry import Registry
+from serving.client import MODEL_NAME, AskFailed, Reply, ask, call
+
+_TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
+_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class UnplayedSong:
+    """A song without a single play, and its clip."""
+
+    song_id: str
+    clip: Path
+
+
+def tracks_file(data: Path) -> str:
+    """Return the tracks file of a data folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    for name in _TRACKS:
+        if (data / name).is_file():
+            return str(data / name)
+    raise InputError(f"expected one of {', '.join(_TRACKS)} in {data}, found none")
+
+
+def unplayed_song(registry_root: Path, tracks: str, audio: Path) -> UnplayedSong:
+    """Return the first song of the champion's catalogue that nobody has played.
+
+    Args:
+        registry_root: of the registry.
+        tracks: tracks file, for the songs' track ids.
+        audio: folder of the clips.
+
+    Raises:
+        InputError: every song with a clip has been played.
+        NoChampion: nothing has been promoted yet.
+    """
+    catalogue = Catalogue.load(Registry(registry_root).champion_path() / "bundle")
+    unplayed = set(catalogue.song_ids[catalogue.sources == AUDIO].tolist())
+    track_of = read_tracks(tracks).tracks.track_of()
+    path_of = find_clips(audio, sorted(track_of.items())).path_of
+    for song_id in sorted(unplayed):
+        if song_id in path_of:
+            return UnplayedSong(song_id, path_of[song_id])
+    raise InputError(
+        f"expected a song in {audio} that nobody has played, found none; name a clip of your own"
+    )
+
+
+def try_out(
+    registry_root: Path, clip: Path, *, n_nearest: int = 10, start_seconds: float = 120.0
+) -> Reply:
+    """Start a predictor on a free port of this machine, ask it about a clip, and stop it.
+
+    Raises:
+        AskFailed: it does not start in time, can't load the champion, or refuses.
+        InputError: the clip can't be read.
+        NoChampion: nothing has been promoted yet.
+    """
+    Registry(registry_root).champion_path()
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--registry", str(registry_root), "--host", "127.0.0.1", "--http-port", str(port)]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "serving", *options, "--no-grpc"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_until_ready(server, url, output, time.monotonic() + start_seconds)
+            return ask(url, clip, n_nearest=n_nearest)
+        finally:
+            _stop(server)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(
+    server: subprocess.Popen[bytes], url: str, output: TextIO, deadline: float
+) -> None:
+    """Return when the predictor can answer.
+
+    Raises:
+        AskFailed: it ended, can't load a champion, or time is up; with the last line it wrote.
+    """
+    reason = ""
+    while not reason:
+        try:
+            status, _ = call(url, "GET", f"/v2/models/{MODEL_NAME}/ready", timeout_seconds=5)
+        except AskFailed:
+            status = 0  # nobody listens yet
+        if status == 200:
+            return
+        if server.poll() is not None:
+            reason = f"the predictor ended with status {server.returncode}"
+        elif status and "needledrop serves" in _written(output):  # so it has looked for a champion
+            reason = "the predictor is up, but has no champion that it can load"
+        elif time.monotonic() > deadline:
+            reason = "the predictor did not start in time"
+        time.sleep(0.1)
+    lines = _written(output).strip().splitlines()
+    raise AskFailed(f"{reason}; the last line that it wrote: {lines[-1] if lines else '(none)'}")
+
+
+def _written(output: TextIO) -> str:
+    output.seek(0)
+    return output.read()
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

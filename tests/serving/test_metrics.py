@@ -1,0 +1,108 @@
+"""What Prometheus scrapes from the predictor."""
+
+import base64
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from needledrop.encoders.bundle import Bundle
+from tests.serving.world import N_FACTORS, N_SONGS, PREDICT, Server
+
+
+def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> None:
+    def figures() -> dict[str, float]:
+        stages = ("parse", "decode", "frontend", "network", "nearest")
+        return {
+            "requests": server.metric("needledrop_requests_total", protocol="v1"),
+            "not_audio": server.metric("needledrop_errors_total", kind="not_audio"),
+            "seconds": server.metric("needledrop_audio_seconds_total"),
+            "clips": server.metric("needledrop_clips_total", source="audio"),
+            "timed": server.metric("needledrop_request_duration_seconds_count", protocol="v1"),
+        } | {
+            stage: server.metric("needledrop_stage_duration_seconds_count", stage=stage)
+            for stage in stages
+        }
+
+    before = figures()
+    audio = base64.b64encode(wav).decode()
+    assert server.post(PREDICT, {"instances": [{"audio": audio}] * 3}).status == 200
+    assert server.post(PREDICT, {"instances": [{"audio": "QUJDREVGR0g="}]}).status == 400
+    after = figures()
+    assert {name: after[name] - before[name] for name in after} == {
+        "requests": 2,
+        "timed": 2,
+        "not_audio": 1,
+        "clips": 3,
+        "seconds": 12,
+        "parse": 2,
+        "decode": 4,
+        "frontend": 3,
+        "network": 3,
+        "nearest": 1,
+    }
+    assert server.metric("needledrop_requests_in_flight") == 0
+
+
+def test_the_bundle_that_answers_is_named(server: Server, bundle: Bundle) -> None:
+    told = server.metric(
+        "needledrop_bundle_info",
+        bundle=bundle.fingerprint,
+        encoder="cnn",
+        n_factors=str(N_FACTORS),
+        n_songs=str(N_SONGS),
+    )
+    assert told == 1
+
+
+def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bundle) -> None:
+    text = server.get("/metrics").body.decode()
+    ours = [
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("needledrop_") and not family.name.endswith("_created")
+    ]
+    assert {family.name for family in ours} == {
+        "needledrop_requests",
+        "needledrop_errors",
+        "needledrop_request_duration_seconds",
+        "needledrop_stage_duration_seconds",
+        "needledrop_clips",
+        "needledrop_audio_seconds",
+        "needledrop_requests_in_flight",
+        "needledrop_bundle_info",
+        "needledrop_bundle_loaded_timestamp_seconds",
+        "needledrop_bundle_loads",
+    }
+    labels = {label for family in ours for sample in family.samples for label in sample.labels}
+    assert labels == {
+        "protocol", "kind", "stage", "source", "outcome", "le",
+        "bundle", "encoder", "n_factors", "n_songs",
+    }  # fmt: skip
+    for song_id in bundle.catalogue.song_ids:
+        assert song_id not in text
+    assert "request_predict_seconds" in text  # KServe's own are there too
+
+
+def test_every_kind_of_error_is_there_from_the_start(server: Server) -> None:
+    text = server.get("/metrics").body.decode()
+    for kind in ("internal", "no_champion", "too_long", "body_too_large", "unreadable"):
+        assert f'needledrop_errors_total{{kind="{kind}"}}' in text
+
+
+def test_the_log_has_one_json_object_a_line_and_no_payload(server: Server, wav: bytes) -> None:
+    secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQ="
+    server.post(PREDICT, {"instances": [{"audio": secret, secret: 1}]})
+    events = server.events()
+    assert (
+        events[-1].items()
+        >= {
+            "event": "refused",
+            "kind": "unknown_field",
+            "status": 400,
+            "protocol": "v1",
+        }.items()
+    )
+    assert secret not in server.log.read_text()
+    answered = len(events)
+    audio = base64.b64encode(wav).decode()
+    assert server.post(PREDICT, {"instances": [{"audio": audio}]}).status == 200
+    assert len(server.events()) == answered  # no access log unless asked for
