@@ -1,0 +1,1 @@
+"""Listening data: plays, tracks, and the split of the songs into parts."""
