@@ -1,0 +1,63 @@
+"""The step evaluate_encoder."""
+
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
+
+from components.step import step
+
+
+@step
+def evaluate_encoder(
+    candidate: Input[Model],
+    baseline: Input[Model],
+    factors: Input[Dataset],
+    features: Input[Dataset],
+    plays: Input[Dataset],
+    split: Input[Dataset],
+    registry: str,
+    workspace: str,
+    n_resamples: int,
+    evaluation_seed: int,
+    report: Output[Dataset],
+    evaluation_report: Output[HTML],
+    metrics: Output[Metrics],
+):
+    """Rank all test songs for every listener, with each model, and compare.
+
+    Args:
+        candidate: the convolutional network.
+        baseline: the linear model on the bag of words.
+        factors: of the users.
+        features: of the test songs.
+        plays: what the listeners played of the test songs.
+        split: which songs are test songs.
+        registry: whose champion is compared on the same songs and listeners.
+        workspace: where a champion of another front end finds or leaves its features.
+        n_resamples: bootstrap resamples behind each interval.
+        evaluation_seed: of the resamples and of the order of tied songs.
+        report: all figures with their intervals.
+        evaluation_report: the same as tables and plots.
+        metrics: mAP@500 and AUC of each model.
+    """
+    from pathlib import Path
+
+    from components.evaluate_encoder.evaluating import evaluate_bundles
+    from components.journal import journal
+    from needledrop.ranking.evaluate import EvaluationConfig
+    from needledrop.ranking.report_page import page_from_report
+
+    with journal("evaluate_encoder") as log:
+        evaluation = evaluate_bundles(
+            Path(candidate.path),
+            Path(baseline.path),
+            Path(factors.path),
+            Path(features.path),
+            Path(plays.path),
+            Path(split.path),
+            Path(registry),
+            Path(workspace),
+            EvaluationConfig(n_resamples=n_resamples, seed=evaluation_seed),
+            log,
+        )
+        evaluation.save(Path(report.path))
+        page_from_report(evaluation).save(Path(evaluation_report.path))
+        log.save_metrics(metrics)

@@ -1,0 +1,96 @@
+"""Evaluates a candidate beside baselines, the oracle and the champion, on the same test songs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from components.journal import Journal
+from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.encoders.bundle import Bundle
+from needledrop.factors.wmf import Factors
+from needledrop.plays.split import Split
+from needledrop.plays.triplets import Plays
+from needledrop.promotion.registry import Registry
+from needledrop.ranking.evaluate import EvaluationConfig, Report, evaluate
+from needledrop.ranking.held_out import HeldOutSongs
+from needledrop.ranking.scores import RandomScores, Scores
+
+
+def evaluate_bundles(
+    candidate_path: Path,
+    baseline_path: Path,
+    factors_path: Path,
+    features_path: Path,
+    plays_path: Path,
+    split_path: Path,
+    registry_path: Path,
+    workspace: Path,
+    config: EvaluationConfig,
+    journal: Journal,
+) -> Report:
+    """Rank all test songs for every listener with each model; return the figures."""
+    candidate, baseline = Bundle.load(candidate_path), Bundle.load(baseline_path)
+    plays, split = Plays.load(plays_path), Split.load(split_path)
+    features = FeatureStore.open(features_path / "features.json")
+    factors = Factors.load(factors_path)
+    held_out = HeldOutSongs.select(split.test.tolist(), plays, factors, features)
+    models: dict[str, Scores] = {
+        "random": RandomScores(len(factors.user_ids), len(held_out.song_ids), config.seed),
+        "linear": held_out.scores_of(baseline.encoder),
+        "cnn": held_out.scores_of(candidate.encoder),
+        "oracle": held_out.scores_of_usage(),
+    }
+    n_known = None
+    registry = Registry(registry_path)
+    if (version := registry.champion()) is not None:
+        champion = Bundle.load(registry.bundle_path(version))
+        heard = _as_heard_by(champion, held_out, features, workspace)
+        training_plays = plays.of_songs(factors.song_ids.tolist())
+        models["champion"] = heard.scores_of_champion(champion, training_plays)
+        trained_on = champion.catalogue.song_ids[champion.catalogue.is_training_song]
+        n_known = int(np.isin(held_out.song_ids, trained_on).sum())
+        journal.say(f"comparing with the champion {version}")
+    with journal.progress("models", len(models), "model"):
+        report = evaluate(
+            models,
+            held_out.relevant,
+            held_out.song_ids,
+            held_out.popularity,
+            config,
+            n_songs_known_to_champion=n_known,
+        )
+    _tell(report, held_out.n_unheard, journal)
+    return report
+
+
+def _as_heard_by(
+    champion: Bundle, held_out: HeldOutSongs, features: FeatureStore, workspace: Path
+) -> HeldOutSongs:
+    """Return the same songs through the champion's front end."""
+    if champion.frontend == features.frontend:
+        return held_out
+    wanted = held_out.song_ids.tolist()
+    champion_features = extract_features(
+        {song_id: features.clip_of(song_id) for song_id in wanted},
+        workspace / "champion_features",
+        workspace / "champion_features.json",
+        ExtractionConfig(champion.frontend),
+    )
+    return HeldOutSongs.select(wanted, held_out.plays, held_out.factors, champion_features)
+
+
+def _tell(report: Report, n_unheard: int, journal: Journal) -> None:
+    journal.say(
+        f"{report.n_songs} test songs, {report.n_users:,} listeners who played one "
+        f"({report.n_users_left_out:,} played none), {n_unheard} test songs without a usable clip"
+    )
+    journal.say(f"{'model':<10}{'mAP@500':>28}{'AUC':>28}")
+    figures = {"n_test_songs_without_clip": float(n_unheard)}
+    for name, model in report.models.items():
+        precision, auc = model.metrics["map_500"], model.metrics["auc"]
+        cells = "".join(
+            f"{f'{e.mean:.4f} [{e.low:.4f}, {e.high:.4f}]':>28}" for e in (precision, auc)
+        )
+        journal.say(f"{name:<10}{cells}")
+        figures |= {f"{name}_map_500": precision.mean, f"{name}_auc": auc.mean}
+    journal.record(figures)

@@ -1,0 +1,81 @@
+"""The step extract_features."""
+
+from kfp.dsl import HTML, Dataset, Input, Metrics, Output
+
+from components.step import step
+
+
+@step
+def extract_features(
+    tracks: Input[Dataset],
+    split: Input[Dataset],
+    audio: str,
+    workspace: str,
+    sample_rate_hz: int,
+    window_samples: int,
+    hop_samples: int,
+    n_mels: int,
+    log_gain: float,
+    window_seconds: float,
+    max_clip_seconds: float,
+    max_rejected_clips_share: float,
+    n_words: int,
+    n_processes: int,
+    features: Output[Dataset],
+    clip_report: Output[HTML],
+    metrics: Output[Metrics],
+):
+    """Hear the songs: log-mel spectrograms, MFCCs, and the bag of words over them.
+
+    Args:
+        tracks: accepted tracks.
+        split: the words are fitted on the training songs' sound alone.
+        audio: folder of clips named after track ids.
+        workspace: folder in which finished shards stay, so that a stopped run goes on.
+        sample_rate_hz: of the decoded sound.
+        window_samples: of the short-time Fourier transform.
+        hop_samples: from one frame to the next.
+        n_mels: bands of the mel spectrogram.
+        log_gain: of the compression log(1 + log_gain * power).
+        window_seconds: what the network hears at once.
+        max_clip_seconds: longer clips are rejected.
+        max_rejected_clips_share: with a larger share of unusable clips the step fails.
+        n_words: K-means words of the bag-of-words baseline.
+        n_processes: 0 takes one for each core.
+        features: manifest of the shards, bag of words, and the rejected clips.
+        clip_report: how many clips were heard, and why the others were not.
+        metrics: counts.
+    """
+    from pathlib import Path
+
+    from components.extract_features.extracting import extract
+    from components.journal import journal
+    from needledrop.audio.bag_of_words import BagOfWordsConfig
+    from needledrop.audio.decode import DecodeLimits
+    from needledrop.audio.feature_store import ExtractionConfig
+    from needledrop.audio.frontend import FrontendConfig
+
+    with journal("extract_features") as log:
+        frontend = FrontendConfig(
+            sample_rate_hz=sample_rate_hz,
+            window_samples=window_samples,
+            hop_samples=hop_samples,
+            n_mels=n_mels,
+            f_max_hz=sample_rate_hz / 2,
+            log_gain=log_gain,
+            window_seconds=window_seconds,
+        )
+        limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
+        page = extract(
+            Path(tracks.path),
+            Path(split.path),
+            Path(audio),
+            Path(workspace),
+            ExtractionConfig(frontend, limits, n_processes=n_processes),
+            BagOfWordsConfig(n_words=n_words),
+            max_rejected_clips_share,
+            Path(features.path),
+            log,
+        )
+        page.save(Path(clip_report.path))
+        log.save_metrics(metrics)

@@ -1,0 +1,88 @@
+"""Extracts a catalogue's features into the workspace and fits the bag of words."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from components.journal import Journal
+from needledrop.artifacts import whole_file
+from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
+from needledrop.audio.clips import find_clips
+from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.errors import InputError
+from needledrop.page import Page
+from needledrop.plays.split import Split
+from needledrop.plays.tracks import Tracks
+
+MANIFEST, BAG_OF_WORDS, REJECTED = "features.json", "bag_of_words", "rejected_clips.tsv"
+
+
+def extract(
+    tracks_path: Path,
+    split_path: Path,
+    audio: Path,
+    workspace: Path,
+    config: ExtractionConfig,
+    words: BagOfWordsConfig,
+    max_rejected_share: float,
+    out: Path,
+    journal: Journal,
+) -> Page:
+    """Extract what is missing, write the artifact, and return the report.
+
+    Raises:
+        InputError: too many clips can't be used.
+    """
+    clips = find_clips(audio, Tracks.load(tracks_path).track_of().items()).path_of
+    with journal.progress("clips", len(clips), "clip") as advance:
+        store = extract_features(
+            clips,
+            workspace / "features",
+            out / MANIFEST,
+            config,
+            on_clips=lambda n_done, _n_clips: advance(n_done, ""),
+        )
+    _write_rejected(store, out / REJECTED)
+    page = _page(store, len(clips), config)
+    journal.record({"n_clips": len(clips), "n_rejected_clips": len(store.rejected)})
+    journal.say(f"{len(store.song_ids)} clips heard, {len(store.rejected)} rejected")
+    if len(store.rejected) > max_rejected_share * len(clips):
+        first = store.rejected[0]
+        raise InputError(
+            f"{len(store.rejected)} of {len(clips)} clips can't be used, more than the limit of "
+            f"{max_rejected_share:.1%} (max_rejected_clips_share); the first is {first.file}: "
+            f"{first.reason}; all are listed in {out / REJECTED}"
+        )
+    journal.say("fitting the bag of words on the training songs")
+    BagOfWords.fit(store, Split.load(split_path).train.tolist(), words).save(out / BAG_OF_WORDS)
+    return page
+
+
+def _write_rejected(store: FeatureStore, path: Path) -> None:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["song_id", "file", "kind", "reason"])
+        for clip in store.rejected:
+            table.writerow([clip.song_id, clip.file, clip.kind, clip.reason])
+
+
+def _page(store: FeatureStore, n_clips: int, config: ExtractionConfig) -> Page:
+    frontend = config.frontend
+    page = Page(
+        "Clips and their features",
+        lead=f"{len(store.song_ids):,} of {n_clips:,} clips can be used.",
+    )
+    page.sentence(
+        f"{frontend.sample_rate_hz:,} Hz mono, windows of {frontend.window_samples} samples, hop "
+        f"{frontend.hop_samples}, {frontend.n_mels} mel bands; the network hears "
+        f"{frontend.window_frames} frames ({frontend.window_seconds:g} s) at once."
+    )
+    if store.rejected:
+        page.heading("Rejected clips")
+        counts = Counter(clip.kind for clip in store.rejected)
+        page.table(["reason", "clips"], counts.most_common())
+        page.table(
+            ["song", "file", "why"],
+            [[clip.song_id, clip.file, clip.reason] for clip in store.rejected[:200]],
+        )
+    return page

@@ -1,0 +1,53 @@
+"""The step factorize_plays."""
+
+from kfp.dsl import HTML, Dataset, Input, Metrics, Output
+
+from components.step import step
+
+
+@step
+def factorize_plays(
+    plays: Input[Dataset],
+    split: Input[Dataset],
+    n_factors: int,
+    regularization: float,
+    n_als_iterations: int,
+    als_solver: str,
+    confidence_alpha: float,
+    confidence_epsilon: float,
+    factors_seed: int,
+    factors: Output[Dataset],
+    factor_report: Output[HTML],
+    metrics: Output[Metrics],
+):
+    """Learn latent factors of listeners and training songs by weighted matrix factorisation.
+
+    Args:
+        plays: accepted plays.
+        split: only the training songs' plays are looked at.
+        n_factors: k.
+        regularization: lambda.
+        n_als_iterations: pairs of half-steps.
+        als_solver: cholesky or cg.
+        confidence_alpha: how strongly a play count speaks.
+        confidence_epsilon: what play counts are measured against.
+        factors_seed: of the first factors.
+        factors: user and song factors with their ids.
+        factor_report: how the objective fell, and what the factors look like.
+        metrics: the objective, and how large the matrix is.
+    """
+    from pathlib import Path
+
+    from components.factorize_plays.factorizing import factorize
+    from components.journal import journal
+    from needledrop.factors.confidence import ConfidenceConfig
+    from needledrop.factors.wmf import WmfConfig
+
+    with journal("factorize_plays") as log:
+        confidence = ConfidenceConfig(confidence_alpha, confidence_epsilon)
+        config = WmfConfig(
+            n_factors, regularization, n_als_iterations, als_solver, factors_seed, confidence
+        )
+        page = factorize(Path(plays.path), Path(split.path), config, Path(factors.path), log)
+        page.save(Path(factor_report.path))
+        log.save_metrics(metrics)

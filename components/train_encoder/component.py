@@ -1,0 +1,106 @@
+"""The step train_encoder."""
+
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
+
+from components.step import step
+
+
+@step
+def train_encoder(
+    encoder: str,
+    published: Input[Dataset],
+    factors: Input[Dataset],
+    features: Input[Dataset],
+    plays: Input[Dataset],
+    split: Input[Dataset],
+    store: str,
+    workspace: str,
+    n_epochs: int,
+    windows_per_song: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    mixup: float,
+    masked_bands: int,
+    patience_epochs: int,
+    n_filters: list,
+    n_hidden: list,
+    dropout: float,
+    n_networks: int,
+    training_seed: int,
+    device: str,
+    bundle: Output[Model],
+    training_report: Output[HTML],
+    metrics: Output[Metrics],
+):
+    """Learn to predict a song's factors from its sound.
+
+    Args:
+        encoder: linear, on the bag of words, or cnn, on log-mel.
+        published: what to ask the feature store for.
+        factors: of the users, for the validation score.
+        features: log-mel shards and bag of words.
+        plays: accepted plays, for the catalogue of all songs' factors.
+        split: validation songs stop the training; test songs are not looked at.
+        store: the feature store that the training table comes from.
+        workspace: folder for checkpoints, so that a stopped run goes on.
+        n_epochs: at most.
+        windows_per_song: random windows of each song in an epoch.
+        batch_size: windows in a step.
+        learning_rate: the highest.
+        weight_decay: of AdamW.
+        mixup: how strongly pairs of windows are blended; 0 blends nothing.
+        masked_bands: at most so many neighbouring mel bands are silenced in each window.
+        patience_epochs: epochs without a better validation score before training stops.
+        n_filters: of each convolution.
+        n_hidden: units of each dense layer.
+        dropout: share of units that are silenced.
+        n_networks: trained one by one; their mean predicts.
+        training_seed: of weights, windows and dropout.
+        device: auto, cpu or cuda.
+        bundle: the trained encoder with all that a prediction needs.
+        training_report: loss and validation score by epoch.
+        metrics: the validation score and more.
+    """
+    from pathlib import Path
+
+    from components.journal import journal
+    from components.train_encoder.fitting import fit_cnn_bundle, fit_linear_bundle
+    from components.train_encoder.material import gather
+    from needledrop.encoders.cnn import CnnConfig
+    from needledrop.encoders.training import TrainingConfig
+
+    with journal(f"train_encoder_{encoder}") as log:
+        material = gather(
+            Path(published.path),
+            Path(factors.path),
+            Path(features.path),
+            Path(plays.path),
+            Path(split.path),
+            store,
+        )
+        if encoder == "linear":
+            trained, page = fit_linear_bundle(material, log)
+        else:
+            training = TrainingConfig(
+                n_epochs=n_epochs,
+                windows_per_song=windows_per_song,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                mixup=mixup,
+                masked_bands=masked_bands,
+                patience_epochs=patience_epochs,
+                seed=training_seed,
+                device=device,
+            )
+            size = CnnConfig(
+                tuple(map(int, n_filters)),
+                n_hidden=tuple(map(int, n_hidden)),
+                dropout=dropout,
+                n_networks=n_networks,
+            )
+            trained, page = fit_cnn_bundle(material, size, training, Path(workspace), log)
+        trained.save(Path(bundle.path))
+        page.save(Path(training_report.path))
+        log.save_metrics(metrics)

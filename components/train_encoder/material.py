@@ -1,0 +1,127 @@
+"""What an encoder is fitted on, gathered from the feature store and the artifacts."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from feature_repo.store import FactorStore
+from feature_repo.training import TrainingTable
+from needledrop.artifacts import (
+    fingerprint_of_code,
+    fingerprint_of_file,
+    fingerprint_of_folder,
+    fingerprint_of_json,
+    read_json,
+)
+from needledrop.audio.bag_of_words import BagOfWords
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.encoders.bundle import Bundle
+from needledrop.encoders.catalogue import Catalogue
+from needledrop.encoders.cnn import CnnEncoder
+from needledrop.encoders.linear import LinearEncoder
+from needledrop.encoders.targets import TargetScaler
+from needledrop.factors.wmf import Factors
+from needledrop.plays.split import Split
+from needledrop.plays.triplets import Plays
+from needledrop.ranking.held_out import HeldOutSongs
+from needledrop.ranking.similar import gram_of_users
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every encoder is fitted on.
+
+    Attributes:
+        table: training songs with factors and bags of words, from the feature store.
+        factors: of the users, and of the training songs.
+        plays: all accepted plays; only the catalogue looks at those of held-out songs.
+        split: which songs are which.
+        features: log-mel and MFCCs.
+        bag_of_words: fitted on the training songs' sound.
+        data_fingerprint: of plays, split and features.
+    """
+
+    table: TrainingTable
+    factors: Factors
+    plays: Plays
+    split: Split
+    features: FeatureStore
+    bag_of_words: BagOfWords
+    data_fingerprint: str
+
+    @cached_property
+    def scaler(self) -> TargetScaler:
+        """Fitted on the training songs' factors."""
+        return TargetScaler.fit(self.table.song_factors)
+
+    @cached_property
+    def validation(self) -> HeldOutSongs:
+        """The validation songs."""
+        return HeldOutSongs.select(
+            self.split.validation.tolist(), self.plays, self.factors, self.features
+        )
+
+    def summary(self) -> str:
+        """Say in half a sentence what there is to learn from."""
+        return (
+            f"{len(self.table.song_ids)} training songs, {len(self.validation.song_ids)} "
+            f"validation songs, {self.factors.n_factors} factors"
+        )
+
+    def bundle(self, encoder: LinearEncoder | CnnEncoder, about: dict[str, Any]) -> Bundle:
+        """Put a fitted encoder together with the catalogue that it completes."""
+        return Bundle(
+            encoder=encoder,
+            frontend=self.features.frontend,
+            catalogue=Catalogue.assemble(encoder, self.factors, self.plays, self.features),
+            gram=gram_of_users(self.factors.user_factors),
+            about={
+                **about,
+                "wmf": asdict(self.factors.config),
+                "split": {"kind": self.split.kind, "seed": self.split.seed},
+                "n_training_songs": len(self.table.song_ids),
+                "n_listeners": len(self.factors.user_ids),
+                "data_fingerprint": self.data_fingerprint,
+                "code_fingerprint": fingerprint_of_code(),
+            },
+        )
+
+
+def gather(
+    published_path: Path,
+    factors_path: Path,
+    features_path: Path,
+    plays_path: Path,
+    split_path: Path,
+    store: str,
+) -> Material:
+    """Open everything; the training table comes from the feature store's offline side."""
+    published = read_json(published_path)
+    features = FeatureStore.open(features_path / "features.json")
+    factors = Factors.load(factors_path)
+    audible = [song_id for song_id in factors.song_ids.tolist() if song_id in features]
+    table = FactorStore.open(store).training_table(
+        audible,
+        at=datetime.fromisoformat(published["at"]),
+        factors_version=published["factors_version"],
+        audio_version=published["audio_version"],
+    )
+    return Material(
+        table=table,
+        factors=factors,
+        plays=Plays.load(plays_path),
+        split=Split.load(split_path),
+        features=features,
+        bag_of_words=BagOfWords.load(features_path / "bag_of_words"),
+        data_fingerprint=fingerprint_of_json(
+            [
+                fingerprint_of_folder(plays_path),
+                fingerprint_of_file(split_path),
+                published["factors_version"],
+                published["audio_version"],
+                {song_id: features.n_frames(song_id) for song_id in features.song_ids.tolist()},
+            ]
+        ),
+    )

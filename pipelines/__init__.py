@@ -1,0 +1,1 @@
+"""The pipelines: which step follows which, with which settings. No arithmetic here."""

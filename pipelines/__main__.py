@@ -1,0 +1,166 @@
+"""The command line: ``python -m pipelines run | compile | rollback``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from needledrop.errors import ConfigRejected, NeedledropError
+
+PROMOTED, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
+
+_EXAMPLES = """\
+examples:
+  python -m pipelines run train --data runs/demo/data --out runs/demo
+  python -m pipelines run train --data ~/music --out runs/mine --set split_kind=artist
+  python -m pipelines run train --data ~/music --out runs/mine --config my.yaml --set n_epochs=80
+  python -m pipelines parameters train
+  python -m pipelines compile
+  python -m pipelines rollback --out runs/mine
+
+exit status of run: 0 promoted, 3 not promoted, 1 failed, 2 usage
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ConfigRejected as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except NeedledropError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return FAILED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines",
+        description="Runs needledrop's pipelines.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run a pipeline on this machine",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("pipeline", choices=["train"])
+    run.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with plays, tracks and audio/"
+    )
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    run.add_argument("--config", type=Path, metavar="YAML", help="parameters, one a line")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one parameter; stronger than --config; may be given several times",
+    )
+    run.set_defaults(command=_run)
+
+    listing = commands.add_parser("parameters", help="list a pipeline's parameters")
+    listing.add_argument("pipeline", choices=["train"])
+    listing.set_defaults(command=_list_parameters)
+
+    compiling = commands.add_parser("compile", help="write the pipelines' YAML for Kubeflow")
+    compiling.add_argument(
+        "--check", action="store_true", help="only compare with the YAML that is there"
+    )
+    compiling.set_defaults(command=_compile)
+
+    rollback = commands.add_parser("rollback", help="put the previous champion back")
+    rollback.add_argument("--out", type=Path, required=True, metavar="DIR")
+    rollback.set_defaults(command=_rollback)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipelines.data_folder import sources_in
+    from pipelines.local_run import run_locally
+    from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
+    from pipelines.train import train_pipeline
+
+    known = _settable(parameters_of(train_pipeline))
+    values = read_config(options.config) if options.config else {}
+    values |= parsed_settings(options.set, known)
+    values = checked(values, known)
+    if options.data:
+        values = {**sources_in(options.data), **values}
+    if missing := [name for name in ("plays", "tracks", "audio") if not values.get(name)]:
+        raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
+
+    print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
+    run = run_locally(train_pipeline, values, options.out)
+    promoted = run.has_run("deploy-predictor")
+    in_steps = sum(run.step_seconds.values())
+    print(
+        f"\n{'promoted' if promoted else 'not promoted'} after {run.seconds:.0f} s "
+        f"({in_steps:.0f} s of them in the steps); reports in {options.out / 'report'}"
+    )
+    return PROMOTED if promoted else NOT_PROMOTED
+
+
+def _settable(known: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the run's folder decides."""
+    return {
+        name: parameter
+        for name, parameter in known.items()
+        if name not in ("registry", "store", "workspace", "run_id")
+    }
+
+
+def _list_parameters(_options: argparse.Namespace) -> int:
+    from pipelines.parameters import parameters_of
+    from pipelines.train import train_pipeline
+
+    for parameter in _settable(parameters_of(train_pipeline)).values():
+        default = "" if parameter.default is None else f" = {parameter.default}"
+        print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {parameter.description}")
+    return 0
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from pipelines.compiled import compile_all, stale_files
+
+    if not options.check:
+        for path in compile_all():
+            print(f"wrote {path}")
+        return 0
+    if stale := stale_files():
+        names = ", ".join(path.name for path in stale)
+        print(
+            f"error: {names}: not what the pipeline compiles to now; "
+            "run python -m pipelines compile and commit it",
+            file=sys.stderr,
+        )
+        return FAILED
+    print("compiled pipelines are up to date")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from needledrop.promotion.registry import Registry
+
+    move = Registry(options.out / "registry").rollback(run_id="rollback")
+    print(f"champion: {move.to_version} (rolled back from {move.from_version})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

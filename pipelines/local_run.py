@@ -1,0 +1,215 @@
+"""Runs a pipeline on this machine, in kfp's local runner, one run in a folder at a time.
+
+Everything of a run lies in its folder::
+
+    artifacts/    what each step wrote, by run and step
+    registry/     versions and the champion
+    store/        the feature store
+    workspace/    what outlives a run that was stopped: feature shards, checkpoints
+    run.log       all that kfp and the steps printed
+    report/       the last run's pages, by name
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import local
+
+from components.journal import MARK, TIMES_VARIABLE, TTY_VARIABLE
+from needledrop.artifacts import read_json, whole_folder, write_json
+from needledrop.errors import NeedledropError
+
+_EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
+_KEPT_RUNS = 3
+
+
+class RunFailed(NeedledropError):
+    """A step failed; the message is its one sentence."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What came of a run.
+
+    Attributes:
+        run_id: its name.
+        artifacts: folder of its steps' outputs.
+        seconds: wall-clock time of the whole run.
+        step_seconds: time inside the bodies of the steps.
+    """
+
+    run_id: str
+    artifacts: Path
+    seconds: float
+    step_seconds: Mapping[str, float]
+
+    def output(self, step: str, name: str) -> Path:
+        """Return the path of a step's output."""
+        return self.artifacts / step / name
+
+    def has_run(self, step: str) -> bool:
+        """Tell whether a step ran to its end."""
+        return (self.artifacts / step / "executor_output.json").exists()
+
+
+def run_locally(pipeline: Any, arguments: Mapping[str, Any], out: Path) -> LocalRun:
+    """Run a pipeline in ``out``.
+
+    Args:
+        pipeline: the KFP pipeline; its folders (registry, store, workspace) are set here.
+        arguments: its other parameters.
+        out: the run's folder; made where it is not there.
+
+    Raises:
+        RunFailed: a step failed, or another run is at work in the folder.
+    """
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    root = out / "artifacts" / run_id
+    with _alone_in(out), (out / "run.log").open("a", encoding="utf-8") as log:
+        _forget_old_runs(out / "artifacts")
+        times = root / "step_times"
+        times.mkdir(parents=True)
+        os.environ[TIMES_VARIABLE] = str(times)
+        if sys.stderr.isatty():
+            os.environ[TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+        started = time.monotonic()
+        terminal = _Terminal(log, sys.stdout)
+        try:
+            with redirect_stdout(terminal), warnings.catch_warnings():
+                # The image is only a name here: the steps run in this environment.
+                # Display names are for the Kubeflow UI.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
+                pipeline(
+                    **arguments,
+                    registry=str(out / "registry"),
+                    store=str(out / "store"),
+                    workspace=str(out / "workspace"),
+                    run_id=run_id,
+                )
+        except RuntimeError:
+            raise RunFailed(terminal.failure(out / "run.log")) from None
+    artifacts = next(path for path in root.iterdir() if path.name != "step_times")
+    run = LocalRun(
+        run_id,
+        artifacts,
+        time.monotonic() - started,
+        {path.stem: read_json(path)["seconds"] for path in sorted(times.glob("*.json"))},
+    )
+    _collect_pages(run, out / "report")
+    write_json(
+        out / "report" / "run.json",
+        {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
+    )
+    return run
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
+    with (out / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunFailed(
+                f"another run is at work in {out} (process {lock.read().strip() or 'unknown'}); "
+                "wait for it, or give another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _forget_old_runs(artifacts: Path) -> None:
+    """Keep the artifacts of the last runs; what matters of older ones is in the registry."""
+    if artifacts.is_dir():
+        for run in sorted(artifacts.iterdir(), key=lambda path: path.name)[: -_KEPT_RUNS + 1]:
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def _collect_pages(run: LocalRun, target: Path) -> None:
+    """Copy the steps' pages and findings to one folder under names that a person looks for."""
+    with whole_folder(target) as folder:
+        for step, output, name in (
+            ("validate-plays", "validation_report", "validation.html"),
+            ("factorize-plays", "factor_report", "factors.html"),
+            ("extract-features", "clip_report", "clips.html"),
+            ("train-encoder", "training_report", "training_linear.html"),
+            ("train-encoder-2", "training_report", "training_cnn.html"),
+            ("evaluate-encoder", "evaluation_report", "evaluation.html"),
+            ("evaluate-encoder", "report", "evaluation.json"),
+            ("decide-promotion", "verdict_report", "verdict.html"),
+            ("decide-promotion", "verdict", "verdict.json"),
+        ):
+            if run.output(step, output).is_file():
+                shutil.copyfile(run.output(step, output), folder / name)
+
+
+class _Terminal:
+    """Takes all that kfp prints: everything into the log, what is meant for people to the screen.
+
+    kfp prints a step's lines one by one as they come, between "Executing task" and its outputs.
+    """
+
+    def __init__(self, log: TextIO, screen: TextIO) -> None:
+        self._log = log
+        self._screen = screen
+        self._rest = ""
+        self._step = ""
+        self._last_line = ""
+        self._error = ""
+        self._started = time.monotonic()
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+        self._screen.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def failure(self, log: Path) -> str:
+        """Say in one sentence what failed: the step's own words, or its last line."""
+        if self._error:
+            return f"{self._step}: {self._error}"
+        return f"{self._step} failed: {self._last_line}; everything it printed is in {log}"
+
+    def _take(self, line: str) -> None:
+        if started := _EXECUTING.search(line):
+            self._step = started[1]
+            seconds = time.monotonic() - self._started
+            self._show(f"\n[{seconds:4.0f} s] {self._step}")
+        mark, found, text = line.partition(MARK)
+        if found and not mark.strip():
+            if text.startswith("error: "):
+                self._error = text.removeprefix("error: ")
+            else:
+                self._show(f"         {text}")
+        elif line.startswith("    ") and line.strip():
+            self._last_line = line.strip()
+
+    def _show(self, text: str) -> None:
+        self._screen.write(text + "\n")
+        self._screen.flush()

@@ -1,0 +1,215 @@
+"""A pipeline's parameters: checked before anything starts, whatever they come from.
+
+The pipeline function's signature is the one list of names, types and defaults, for the form in the
+Kubeflow UI and for ``--set`` alike. Ranges are the library's own: each parameter names the
+configuration that it ends up in, and that configuration is built once, here, to see whether it
+accepts the value.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.validate_plays.limits import ValidationConfig
+from needledrop.audio.bag_of_words import BagOfWordsConfig
+from needledrop.audio.decode import DecodeLimits
+from needledrop.audio.feature_store import ExtractionConfig
+from needledrop.audio.frontend import FrontendConfig
+from needledrop.encoders.cnn import CnnConfig
+from needledrop.encoders.training import TrainingConfig
+from needledrop.errors import ConfigRejected
+from needledrop.factors.confidence import ConfidenceConfig
+from needledrop.factors.wmf import WmfConfig
+from needledrop.plays.split import SplitConfig
+from needledrop.plays.triplets import PlaysConfig
+from needledrop.promotion.gate import GateConfig
+from needledrop.ranking.evaluate import EvaluationConfig
+
+DESTINATIONS: Mapping[str, tuple[type, str]] = {
+    "max_play_count": (PlaysConfig, "max_play_count"),
+    "max_rejected_share": (PlaysConfig, "max_rejected_share"),
+    "max_orphan_share": (ValidationConfig, "max_orphan_share"),
+    "max_top_user_share": (ValidationConfig, "max_top_user_share"),
+    "min_density": (ValidationConfig, "min_density"),
+    "split_kind": (SplitConfig, "kind"),
+    "validation_share": (SplitConfig, "validation_share"),
+    "test_share": (SplitConfig, "test_share"),
+    "split_seed": (SplitConfig, "seed"),
+    "n_factors": (WmfConfig, "n_factors"),
+    "regularization": (WmfConfig, "regularization"),
+    "n_als_iterations": (WmfConfig, "n_iterations"),
+    "als_solver": (WmfConfig, "solver"),
+    "factors_seed": (WmfConfig, "seed"),
+    "confidence_alpha": (ConfidenceConfig, "alpha"),
+    "confidence_epsilon": (ConfidenceConfig, "epsilon"),
+    "sample_rate_hz": (FrontendConfig, "sample_rate_hz"),
+    "window_samples": (FrontendConfig, "window_samples"),
+    "hop_samples": (FrontendConfig, "hop_samples"),
+    "n_mels": (FrontendConfig, "n_mels"),
+    "log_gain": (FrontendConfig, "log_gain"),
+    "window_seconds": (FrontendConfig, "window_seconds"),
+    "max_clip_seconds": (DecodeLimits, "max_seconds"),
+    "n_processes": (ExtractionConfig, "n_processes"),
+    "n_words": (BagOfWordsConfig, "n_words"),
+    "n_epochs": (TrainingConfig, "n_epochs"),
+    "windows_per_song": (TrainingConfig, "windows_per_song"),
+    "batch_size": (TrainingConfig, "batch_size"),
+    "learning_rate": (TrainingConfig, "learning_rate"),
+    "weight_decay": (TrainingConfig, "weight_decay"),
+    "mixup": (TrainingConfig, "mixup"),
+    "masked_bands": (TrainingConfig, "masked_bands"),
+    "patience_epochs": (TrainingConfig, "patience_epochs"),
+    "training_seed": (TrainingConfig, "seed"),
+    "device": (TrainingConfig, "device"),
+    "n_filters": (CnnConfig, "n_filters"),
+    "n_hidden": (CnnConfig, "n_hidden"),
+    "dropout": (CnnConfig, "dropout"),
+    "n_networks": (CnnConfig, "n_networks"),
+    "n_resamples": (EvaluationConfig, "n_resamples"),
+    "evaluation_seed": (EvaluationConfig, "seed"),
+    "margin_map": (GateConfig, "margin_map"),
+    "auc_tolerance": (GateConfig, "auc_tolerance"),
+    "min_users": (GateConfig, "min_users"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of a pipeline: its type, its default, and what it means."""
+
+    name: str
+    kind: type
+    default: Any
+    description: str
+
+
+def parameters_of(pipeline: Any) -> dict[str, Parameter]:
+    """Read a KFP pipeline's parameters from its component specification."""
+    kinds: dict[str, type] = {
+        "String": str,
+        "Integer": int,
+        "Double": float,
+        "Float": float,
+        "Boolean": bool,
+        "List": list,
+        "Dict": dict,
+    }
+    return {
+        name: Parameter(name, kinds[spec.type], spec.default, spec.description or "")
+        for name, spec in pipeline.component_spec.inputs.items()
+    }
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of parameters.
+
+    Raises:
+        ConfigRejected: it can't be read, or is no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigRejected(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigRejected(f"--config {path}: expected YAML, got {reason}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigRejected(
+            f"--config {path}: expected lines such as 'n_factors: 50', "
+            f"got a {type(content).__name__}"
+        )
+    return {str(name): value for name, value in content.items()}
+
+
+def parsed_settings(settings: Sequence[str], known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Parse ``key=value`` texts by the type of each key.
+
+    Raises:
+        ConfigRejected: no key=value, an unknown key (with the nearest known one), a wrong type.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign:
+            raise ConfigRejected(f"--set {setting}: expected key=value, such as n_factors=50")
+        parameter = _known(name.strip(), known)
+        values[parameter.name] = _parsed(text.strip(), parameter)
+    return values
+
+
+def checked(values: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Check names, types and ranges of given values; return them by their exact types.
+
+    Raises:
+        ConfigRejected: naming the key, what was expected and what came.
+    """
+    typed = {name: _typed(value, _known(name, known)) for name, value in values.items()}
+    for kind in dict.fromkeys(kind for kind, _ in DESTINATIONS.values()):
+        arguments = {
+            field: tuple(value) if isinstance(value, list) else value
+            for name, value in typed.items()
+            if name in DESTINATIONS
+            for destination, field in [DESTINATIONS[name]]
+            if destination is kind
+        }
+        if kind is FrontendConfig and "sample_rate_hz" in arguments:
+            arguments["f_max_hz"] = arguments["sample_rate_hz"] / 2
+        if kind is DecodeLimits and "window_seconds" in typed:
+            arguments["min_seconds"] = typed["window_seconds"]
+        if arguments:
+            kind(**arguments)
+    return typed
+
+
+def _known(name: str, known: Mapping[str, Parameter]) -> Parameter:
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    raise ConfigRejected(f"unknown parameter {name!r}; did you mean {nearest[0]!r}?")
+
+
+def _parsed(text: str, parameter: Parameter) -> Any:
+    readers: Mapping[type, Callable[[str], Any]] = types.MappingProxyType(
+        {str: str, int: int, float: float, bool: _truth, list: json.loads, dict: json.loads}
+    )
+    try:
+        return readers[parameter.kind](text)
+    except ValueError:
+        raise ConfigRejected(_expectation(parameter, repr(text))) from None
+
+
+def _typed(value: Any, parameter: Parameter) -> Any:
+    if parameter.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    is_a_number = isinstance(value, parameter.kind) and not (
+        isinstance(value, bool) and parameter.kind is not bool
+    )
+    if not is_a_number:
+        raise ConfigRejected(_expectation(parameter, repr(value)))
+    return value
+
+
+def _expectation(parameter: Parameter, got: str) -> str:
+    names = {
+        str: "a text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list such as [128, 256]",
+        dict: "a mapping",
+    }
+    return f"{parameter.name}: expected {names[parameter.kind]}, got {got}"
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"

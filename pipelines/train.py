@@ -1,0 +1,252 @@
+"""needledrop-train: plays and audio in, a judged and perhaps deployed predictor out."""
+
+from kfp import dsl
+
+from components.decide_promotion.component import decide_promotion
+from components.deploy_predictor.component import deploy_predictor
+from components.evaluate_encoder.component import evaluate_encoder
+from components.extract_features.component import extract_features
+from components.factorize_plays.component import factorize_plays
+from components.publish_features.component import publish_features
+from components.split_songs.component import split_songs
+from components.train_encoder.component import train_encoder
+from components.validate_plays.component import validate_plays
+
+
+@dsl.pipeline(name="needledrop-train")
+def train_pipeline(
+    plays: str,
+    tracks: str,
+    audio: str,
+    registry: str,
+    store: str,
+    workspace: str,
+    run_id: str = "",
+    max_play_count: int = 1_000_000,
+    max_rejected_share: float = 0.01,
+    max_orphan_share: float = 0.05,
+    max_top_user_share: float = 0.5,
+    min_density: float = 0.000001,
+    max_age_days: float = 0.0,
+    split_kind: str = "random",
+    validation_share: float = 0.1,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    n_factors: int = 50,
+    regularization: float = 100.0,
+    n_als_iterations: int = 15,
+    als_solver: str = "cholesky",
+    confidence_alpha: float = 2.0,
+    confidence_epsilon: float = 0.000001,
+    factors_seed: int = 0,
+    sample_rate_hz: int = 22_050,
+    window_samples: int = 1024,
+    hop_samples: int = 512,
+    n_mels: int = 128,
+    log_gain: float = 100.0,
+    window_seconds: float = 3.0,
+    max_clip_seconds: float = 900.0,
+    max_rejected_clips_share: float = 0.1,
+    n_words: int = 4000,
+    n_processes: int = 0,
+    n_epochs: int = 30,
+    windows_per_song: int = 4,
+    batch_size: int = 64,
+    learning_rate: float = 0.001,
+    weight_decay: float = 0.01,
+    mixup: float = 0.0,
+    masked_bands: int = 24,
+    patience_epochs: int = 15,
+    n_filters: list = [64, 64, 128],  # noqa: B006  (KFP copies defaults into the pipeline's YAML)
+    n_hidden: list = [256],  # noqa: B006
+    dropout: float = 0.5,
+    n_networks: int = 3,
+    training_seed: int = 0,
+    device: str = "auto",
+    n_resamples: int = 1000,
+    evaluation_seed: int = 0,
+    margin_map: float = 0.0,
+    auc_tolerance: float = 0.005,
+    min_users: int = 100,
+):
+    """Learn tastes from plays, learn to hear them in audio, and promote the result if it is better.
+
+    Args:
+        plays: plays: a file, a glob or a URI of triplets (user, song, count) or Parquet.
+        tracks: tracks: CSV or Parquet with song_id, and track_id for songs that have a clip.
+        audio: folder of clips named after track ids, at any depth.
+        registry: folder of registered versions and the champion.
+        store: folder of the feature store.
+        workspace: folder that outlives the run: finished feature shards and checkpoints.
+        run_id: name of this run in the registry.
+        max_play_count: plays of a pair above it are broken rows.
+        max_rejected_share: share of broken rows beyond which the run fails.
+        max_orphan_share: share of played songs that the tracks lack, beyond which the report warns.
+        max_top_user_share: share of all plays by one listener beyond which the run fails.
+        min_density: share of listener-song pairs with plays below which the run fails.
+        max_age_days: days since the last play, where dates exist, beyond which the run fails; 0
+            accepts any age.
+        split_kind: random, or artist for artist-disjoint.
+        validation_share: share of the songs that stop the training.
+        test_share: share of the songs that nothing but the evaluation looks at.
+        split_seed: another seed holds out other songs.
+        n_factors: latent factors of a listener and of a song.
+        regularization: lambda of the factorisation.
+        n_als_iterations: pairs of half-steps of alternating least squares.
+        als_solver: cholesky, exact; or cg, faster from about a hundred factors on.
+        confidence_alpha: how strongly a play count speaks.
+        confidence_epsilon: what play counts are measured against.
+        factors_seed: of the first factors.
+        sample_rate_hz: clips are resampled to it.
+        window_samples: of the short-time Fourier transform.
+        hop_samples: from one frame to the next.
+        n_mels: bands of the mel spectrogram.
+        log_gain: of the compression log(1 + log_gain * power).
+        window_seconds: what the network hears at once.
+        max_clip_seconds: longer clips are rejected.
+        max_rejected_clips_share: share of unusable clips beyond which the run fails.
+        n_words: K-means words of the bag-of-words baseline.
+        n_processes: for feature extraction; 0 takes one for each core.
+        n_epochs: of training, at most.
+        windows_per_song: random windows of each song in an epoch.
+        batch_size: windows in a training step.
+        learning_rate: the highest.
+        weight_decay: of AdamW.
+        mixup: how strongly pairs of windows are blended; 0 blends nothing.
+        masked_bands: at most so many neighbouring mel bands of a window are masked; 0 masks none.
+        patience_epochs: epochs without a better validation score before training stops.
+        n_filters: of each convolution, a list of three.
+        n_hidden: units of each dense layer, a list.
+        dropout: share of units that are silenced in training.
+        n_networks: trained one by one, alike but for their seeds; their mean predicts.
+        training_seed: of weights, windows and dropout.
+        device: auto, cpu or cuda.
+        n_resamples: bootstrap resamples behind each interval.
+        evaluation_seed: of the resamples and of the order of tied songs.
+        margin_map: the lower end of the interval of the gain in mAP@500 over the champion must be
+            above it.
+        auc_tolerance: the largest loss of AUC that is acceptable.
+        min_users: with fewer listeners in the evaluation nothing is promoted.
+    """
+    validated = validate_plays(
+        plays=plays,
+        tracks=tracks,
+        max_play_count=max_play_count,
+        max_rejected_share=max_rejected_share,
+        max_orphan_share=max_orphan_share,
+        max_top_user_share=max_top_user_share,
+        min_density=min_density,
+        max_age_days=max_age_days,
+    ).set_display_name("validate-plays")
+    accepted_plays = validated.outputs["accepted_plays"]
+    accepted_tracks = validated.outputs["accepted_tracks"]
+
+    splitting = split_songs(
+        plays=accepted_plays,
+        tracks=accepted_tracks,
+        audio=audio,
+        split_kind=split_kind,
+        validation_share=validation_share,
+        test_share=test_share,
+        split_seed=split_seed,
+    ).set_display_name("split-songs")
+    split = splitting.outputs["split"]
+
+    factorized = factorize_plays(
+        plays=accepted_plays,
+        split=split,
+        n_factors=n_factors,
+        regularization=regularization,
+        n_als_iterations=n_als_iterations,
+        als_solver=als_solver,
+        confidence_alpha=confidence_alpha,
+        confidence_epsilon=confidence_epsilon,
+        factors_seed=factors_seed,
+    ).set_display_name("factorize-plays")
+    factors = factorized.outputs["factors"]
+
+    extracted = extract_features(
+        tracks=accepted_tracks,
+        split=split,
+        audio=audio,
+        workspace=workspace,
+        sample_rate_hz=sample_rate_hz,
+        window_samples=window_samples,
+        hop_samples=hop_samples,
+        n_mels=n_mels,
+        log_gain=log_gain,
+        window_seconds=window_seconds,
+        max_clip_seconds=max_clip_seconds,
+        max_rejected_clips_share=max_rejected_clips_share,
+        n_words=n_words,
+        n_processes=n_processes,
+    ).set_display_name("extract-features")
+    features = extracted.outputs["features"]
+
+    publishing = publish_features(factors=factors, features=features, store=store).set_display_name(
+        "publish-features"
+    )
+
+    def trained(encoder: str) -> dsl.PipelineTask:
+        return train_encoder(
+            encoder=encoder,
+            published=publishing.outputs["published"],
+            factors=factors,
+            features=features,
+            plays=accepted_plays,
+            split=split,
+            store=store,
+            workspace=workspace,
+            n_epochs=n_epochs,
+            windows_per_song=windows_per_song,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            mixup=mixup,
+            masked_bands=masked_bands,
+            patience_epochs=patience_epochs,
+            n_filters=n_filters,
+            n_hidden=n_hidden,
+            dropout=dropout,
+            n_networks=n_networks,
+            training_seed=training_seed,
+            device=device,
+        ).set_display_name(f"train-encoder-{encoder}")
+
+    baseline = trained("linear").outputs["bundle"]
+    candidate = trained("cnn").outputs["bundle"]
+
+    evaluated = evaluate_encoder(
+        candidate=candidate,
+        baseline=baseline,
+        factors=factors,
+        features=features,
+        plays=accepted_plays,
+        split=split,
+        registry=registry,
+        workspace=workspace,
+        n_resamples=n_resamples,
+        evaluation_seed=evaluation_seed,
+    ).set_display_name("evaluate-encoder")
+    evaluated.set_caching_options(False)  # the champion may have changed since
+
+    decided = decide_promotion(
+        candidate=candidate,
+        report=evaluated.outputs["report"],
+        registry=registry,
+        run_id=run_id,
+        margin_map=margin_map,
+        auc_tolerance=auc_tolerance,
+        min_users=min_users,
+    ).set_display_name("decide-promotion")
+    decided.set_caching_options(False)
+
+    with dsl.If(decided.outputs["Output"] == True, name="promoted"):  # noqa: E712
+        deploy_predictor(
+            candidate=candidate,
+            verdict=decided.outputs["verdict"],
+            factors=factors,
+            registry=registry,
+            store=store,
+            run_id=run_id,
+        ).set_display_name("deploy-predictor").set_caching_options(False)
