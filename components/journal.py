@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from components import STARTED
 from components.push import push_figures
 from needledrop.artifacts import write_json
 from needledrop.errors import NeedledropError
@@ -105,7 +106,6 @@ def journal(step: str) -> Iterator[Journal]:
 
     Any other error keeps its traceback, for the log.
     """
-    started = time.monotonic()
     speaker = Journal(step)
     succeeded = False
     try:
@@ -122,7 +122,7 @@ def journal(step: str) -> Iterator[Journal]:
         )
         raise SystemExit(1) from error
     finally:
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - STARTED
         if folder := os.environ.get(TIMES_VARIABLE):
             write_json(Path(folder) / f"{step}.json", {"seconds": seconds})
         push_figures(

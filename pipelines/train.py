@@ -49,15 +49,17 @@ def train_pipeline(
     max_rejected_clips_share: float = 0.1,
     n_words: int = 4000,
     n_processes: int = 0,
-    n_epochs: int = 30,
+    n_epochs: int = 40,
     windows_per_song: int = 4,
     batch_size: int = 64,
     learning_rate: float = 0.001,
     weight_decay: float = 0.01,
+    averaging: float = 0.99,
     mixup: float = 0.0,
     masked_bands: int = 24,
-    patience_epochs: int = 15,
+    patience_epochs: int = 10,
     n_filters: list = [64, 64, 128],  # noqa: B006  (KFP copies defaults into the pipeline's YAML)
+    pooling_frames: list = [4, 2, 2],  # noqa: B006
     n_hidden: list = [256],  # noqa: B006
     dropout: float = 0.5,
     n_networks: int = 3,
@@ -110,12 +112,14 @@ def train_pipeline(
         n_epochs: of training, at most.
         windows_per_song: random windows of each song in an epoch.
         batch_size: windows in a training step.
-        learning_rate: the highest.
+        learning_rate: constant.
         weight_decay: of AdamW.
+        averaging: decay of the moving average of the weights that is validated and kept.
         mixup: how strongly pairs of windows are blended; 0 blends nothing.
         masked_bands: at most so many neighbouring mel bands of a window are masked; 0 masks none.
         patience_epochs: epochs without a better validation score before training stops.
-        n_filters: of each convolution, a list of three.
+        n_filters: of each convolution, a list.
+        pooling_frames: of the max-pooling after each convolution, a list of the same length.
         n_hidden: units of each dense layer, a list.
         dropout: share of units that are silenced in training.
         n_networks: trained one by one, alike but for their seeds; their mean predicts.
@@ -202,10 +206,12 @@ def train_pipeline(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            averaging=averaging,
             mixup=mixup,
             masked_bands=masked_bands,
             patience_epochs=patience_epochs,
             n_filters=n_filters,
+            pooling_frames=pooling_frames,
             n_hidden=n_hidden,
             dropout=dropout,
             n_networks=n_networks,

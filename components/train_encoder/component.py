@@ -20,10 +20,12 @@ def train_encoder(
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
+    averaging: float,
     mixup: float,
     masked_bands: int,
     patience_epochs: int,
     n_filters: list,
+    pooling_frames: list,
     n_hidden: list,
     dropout: float,
     n_networks: int,
@@ -47,12 +49,14 @@ def train_encoder(
         n_epochs: at most.
         windows_per_song: random windows of each song in an epoch.
         batch_size: windows in a step.
-        learning_rate: the highest.
+        learning_rate: constant.
         weight_decay: of AdamW.
+        averaging: decay of the moving average of the weights.
         mixup: how strongly pairs of windows are blended; 0 blends nothing.
         masked_bands: at most so many neighbouring mel bands are silenced in each window.
         patience_epochs: epochs without a better validation score before training stops.
         n_filters: of each convolution.
+        pooling_frames: of the max-pooling after each convolution.
         n_hidden: units of each dense layer.
         dropout: share of units that are silenced.
         n_networks: trained one by one; their mean predicts.
@@ -88,6 +92,7 @@ def train_encoder(
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 weight_decay=weight_decay,
+                averaging=averaging,
                 mixup=mixup,
                 masked_bands=masked_bands,
                 patience_epochs=patience_epochs,
@@ -96,6 +101,7 @@ def train_encoder(
             )
             size = CnnConfig(
                 tuple(map(int, n_filters)),
+                pooling_frames=tuple(map(int, pooling_frames)),
                 n_hidden=tuple(map(int, n_hidden)),
                 dropout=dropout,
                 n_networks=n_networks,

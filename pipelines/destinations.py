@@ -1,0 +1,90 @@
+"""Which configuration of the library each parameter of a pipeline ends up in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.validate_plays.limits import ValidationConfig
+from needledrop.audio.bag_of_words import BagOfWordsConfig
+from needledrop.audio.decode import DecodeLimits
+from needledrop.audio.feature_store import ExtractionConfig
+from needledrop.audio.frontend import FrontendConfig
+from needledrop.encoders.cnn import CnnConfig
+from needledrop.encoders.training import TrainingConfig
+from needledrop.factors.confidence import ConfidenceConfig
+from needledrop.factors.wmf import WmfConfig
+from needledrop.plays.split import SplitConfig
+from needledrop.plays.triplets import PlaysConfig
+from needledrop.promotion.gate import GateConfig
+from needledrop.ranking.evaluate import EvaluationConfig
+
+DESTINATIONS: Mapping[str, tuple[type, str]] = {
+    "max_play_count": (PlaysConfig, "max_play_count"),
+    "max_rejected_share": (PlaysConfig, "max_rejected_share"),
+    "max_orphan_share": (ValidationConfig, "max_orphan_share"),
+    "max_top_user_share": (ValidationConfig, "max_top_user_share"),
+    "min_density": (ValidationConfig, "min_density"),
+    "split_kind": (SplitConfig, "kind"),
+    "validation_share": (SplitConfig, "validation_share"),
+    "test_share": (SplitConfig, "test_share"),
+    "split_seed": (SplitConfig, "seed"),
+    "n_factors": (WmfConfig, "n_factors"),
+    "regularization": (WmfConfig, "regularization"),
+    "n_als_iterations": (WmfConfig, "n_iterations"),
+    "als_solver": (WmfConfig, "solver"),
+    "factors_seed": (WmfConfig, "seed"),
+    "confidence_alpha": (ConfidenceConfig, "alpha"),
+    "confidence_epsilon": (ConfidenceConfig, "epsilon"),
+    "sample_rate_hz": (FrontendConfig, "sample_rate_hz"),
+    "window_samples": (FrontendConfig, "window_samples"),
+    "hop_samples": (FrontendConfig, "hop_samples"),
+    "n_mels": (FrontendConfig, "n_mels"),
+    "log_gain": (FrontendConfig, "log_gain"),
+    "window_seconds": (FrontendConfig, "window_seconds"),
+    "max_clip_seconds": (DecodeLimits, "max_seconds"),
+    "n_processes": (ExtractionConfig, "n_processes"),
+    "n_words": (BagOfWordsConfig, "n_words"),
+    "n_epochs": (TrainingConfig, "n_epochs"),
+    "windows_per_song": (TrainingConfig, "windows_per_song"),
+    "batch_size": (TrainingConfig, "batch_size"),
+    "learning_rate": (TrainingConfig, "learning_rate"),
+    "weight_decay": (TrainingConfig, "weight_decay"),
+    "averaging": (TrainingConfig, "averaging"),
+    "mixup": (TrainingConfig, "mixup"),
+    "masked_bands": (TrainingConfig, "masked_bands"),
+    "patience_epochs": (TrainingConfig, "patience_epochs"),
+    "training_seed": (TrainingConfig, "seed"),
+    "device": (TrainingConfig, "device"),
+    "n_filters": (CnnConfig, "n_filters"),
+    "pooling_frames": (CnnConfig, "pooling_frames"),
+    "n_hidden": (CnnConfig, "n_hidden"),
+    "dropout": (CnnConfig, "dropout"),
+    "n_networks": (CnnConfig, "n_networks"),
+    "n_resamples": (EvaluationConfig, "n_resamples"),
+    "evaluation_seed": (EvaluationConfig, "seed"),
+    "margin_map": (GateConfig, "margin_map"),
+    "auc_tolerance": (GateConfig, "auc_tolerance"),
+    "min_users": (GateConfig, "min_users"),
+}
+
+
+def build_configurations(values: Mapping[str, Any]) -> None:
+    """Build every configuration that the values end up in, to see whether it accepts them.
+
+    Raises:
+        ConfigRejected: one does not.
+    """
+    for kind in dict.fromkeys(kind for kind, _ in DESTINATIONS.values()):
+        arguments = {
+            field: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in DESTINATIONS
+            for destination, field in [DESTINATIONS[name]]
+            if destination is kind
+        }
+        # As the step extract_features derives them.
+        if kind is FrontendConfig and "sample_rate_hz" in arguments:
+            arguments["f_max_hz"] = arguments["sample_rate_hz"] / 2
+        if kind is DecodeLimits and "window_seconds" in values:
+            arguments["min_seconds"] = values["window_seconds"]
+        if arguments:
+            kind(**arguments)

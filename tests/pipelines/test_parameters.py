@@ -1,0 +1,149 @@
+"""Parameters: the form's list, the ranges' one place, and what a wrong one is told."""
+
+import dataclasses
+import inspect
+
+import pytest
+import yaml
+
+from needledrop.errors import ConfigRejected
+from pipelines.compiled import compile_all, stale_files
+from pipelines.destinations import DESTINATIONS
+from pipelines.parameters import (
+    checked,
+    parameters_of,
+    parsed_settings,
+    read_config,
+)
+from pipelines.train import train_pipeline
+from tests.pipelines.conftest import call
+
+KNOWN = parameters_of(train_pipeline)
+
+
+def test_every_parameter_has_a_description_for_the_form():
+    assert len(KNOWN) > 40
+    assert [name for name, one in KNOWN.items() if not one.description.strip()] == []
+
+
+def test_every_default_is_the_librarys_own():
+    differing = {}
+    for name, (kind, field) in DESTINATIONS.items():
+        default = {one.name: one.default for one in dataclasses.fields(kind)}[field]
+        default = list(default) if isinstance(default, tuple) else default
+        if KNOWN[name].default != default:
+            differing[name] = (KNOWN[name].default, default)
+    assert differing == {}
+
+
+def test_every_configuration_field_that_is_named_exists():
+    for kind, field in DESTINATIONS.values():
+        assert field in inspect.signature(kind).parameters
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("n_factor=5", "n_factors"),
+        ("learnig_rate=1", "learning_rate"),
+        ("splitkind=x", "split_kind"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_valid_one(setting, nearest):
+    with pytest.raises(ConfigRejected, match=f"did you mean '{nearest}'"):
+        parsed_settings([setting], KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("n_factors=many", "n_factors: expected a whole number, got 'many'"),
+        ("n_factors=5.5", "n_factors: expected a whole number, got '5.5'"),
+        ("dropout=half", "dropout: expected a number, got 'half'"),
+        ("n_filters=64", "n_filters: expected a list such as"),
+        ("n_factors", "expected key=value"),
+    ],
+)
+def test_a_wrong_type_says_what_was_expected(setting, expected):
+    with pytest.raises(ConfigRejected) as caught:
+        checked(parsed_settings([setting], KNOWN), KNOWN)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"n_factors": 0},
+        {"dropout": 1.5},
+        {"split_kind": "by_mood"},
+        {"f_min": 1},
+        {"n_mels": 3},
+        {"n_factors": True},
+        {"learning_rate": float("nan")},
+        {"max_clip_seconds": 1.0},
+    ],
+)
+def test_a_value_out_of_range_is_refused_before_anything_starts(values):
+    with pytest.raises(ConfigRejected):
+        checked(values, KNOWN)
+
+
+def test_whole_numbers_are_numbers_and_lists_are_lists():
+    values = checked(parsed_settings(["dropout=0", "n_filters=[8, 8, 8]"], KNOWN), KNOWN)
+    assert values["dropout"] == 0.0
+    assert isinstance(values["dropout"], float)
+    assert values["n_filters"] == [8, 8, 8]
+
+
+def test_a_config_file_is_yaml_lines(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("n_factors: 20\nn_filters: [8, 8, 8]\n")
+    assert read_config(path) == {"n_factors": 20, "n_filters": [8, 8, 8]}
+    path.write_text("")
+    assert read_config(path) == {}
+    for broken in ("- a\n- b\n", "a: [1\n"):
+        path.write_text(broken)
+        with pytest.raises(ConfigRejected, match="--config"):
+            read_config(path)
+    with pytest.raises(ConfigRejected, match="No such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
+    assert stale_files() == []
+    first = compile_all(tmp_path / "a")[0].read_bytes()
+    assert first == compile_all(tmp_path / "b")[0].read_bytes()
+    document = yaml.safe_load(first)
+    inputs = document["root"]["inputDefinitions"]["parameters"]
+    assert inputs["n_factors"]["defaultValue"] == 50.0
+    assert "latent factors" in inputs["n_factors"]["description"]
+
+
+def test_the_command_line_answers_usage_errors_with_2(tmp_path):
+    for arguments, sentence in [
+        (["run", "train", "--out", tmp_path, "--set", "n_factor=3"], "did you mean 'n_factors'"),
+        (["run", "train", "--out", tmp_path, "--set", "n_factors=x"], "a whole number"),
+        (["run", "train", "--out", tmp_path], "expected --data DIR"),
+        (["run", "train"], "--out"),
+        (["fly"], "invalid choice"),
+    ]:
+        done = call(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_data_folder_without_its_files_is_told_what_is_missing(tmp_path):
+    done = call("run", "train", "--data", tmp_path / "none", "--out", tmp_path / "out")
+    assert (done.returncode, "expected a folder" in done.stderr) == (1, True)
+    (tmp_path / "data" / "audio").mkdir(parents=True)
+    done = call("run", "train", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "expected one of plays.tsv" in done.stderr
+
+
+def test_rolling_back_nothing_is_an_error_in_one_sentence(tmp_path):
+    done = call("rollback", "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: expected a champion")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,227 @@
+"""The whole pipeline, with kfp's own runner, on a catalogue whose tastes can be heard."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_repo.store import FactorStore
+from needledrop.encoders.bundle import Bundle
+from needledrop.promotion.registry import Registry
+from tests.pipelines.conftest import N_SONGS, N_USERS, QUICK, ROOT, call, command
+
+
+def steps_of(out: Path) -> set[str]:
+    """The steps of the last run that ended well."""
+    last = sorted((out / "artifacts").iterdir())[-1]
+    return {path.parent.name for path in last.glob("*/*/executor_output.json")}
+
+
+@pytest.fixture(scope="module")
+def promoted(catalogue, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A run that was killed while it trained, and the same command again."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    arguments = ["run", "train", "--data", str(catalogue), "--out", str(out)]
+    killed = subprocess.Popen(
+        command(*arguments, **QUICK),
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 240
+    while not list((out / "workspace" / "checkpoints").glob("*.pt")):
+        assert killed.poll() is None, (out / "run.log").read_text()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = call("run", "train", "--data", catalogue, "--out", out, **QUICK)
+    assert second.returncode == 1
+    assert "another run is at work" in second.stderr
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert Registry(out / "registry").champion() is None
+    return out, call("run", "train", "--data", catalogue, "--out", out, **QUICK)
+
+
+def test_a_killed_run_finishes_when_it_is_started_again(promoted):
+    out, done = promoted
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "deploy-predictor" in steps_of(out)
+    assert "Traceback" not in done.stdout + done.stderr
+    log = (out / "run.log").read_text()
+    assert f"{N_SONGS - 1} clips heard, 1 rejected" in log
+
+
+def test_what_it_says_is_for_people(promoted):
+    _, done = promoted
+    for words in (
+        "validate-plays",
+        "2 clips have no plays",
+        "1 rejected",
+        "mAP@500",
+        "oracle",
+        "passed  beats linear",
+        "champion:",
+        "promoted after",
+    ):
+        assert words in done.stdout, words
+    assert "KFP Executor" not in done.stdout
+
+
+def test_the_champion_is_whole_and_names_its_origin(promoted):
+    out, _ = promoted
+    registry = Registry(out / "registry")
+    bundle = Bundle.load(registry.bundle_path(registry.champion()))
+    assert bundle.version == registry.champion()
+    assert bundle.about["split"] == {"kind": "random", "seed": 0}
+    assert len(bundle.about["data_fingerprint"]) == 64
+    folder = registry.champion_path()
+    verdict = json.loads((folder / "verdict.json").read_text())
+    assert verdict["promoted"] is True
+    assert {"beats random", "beats linear"} <= {check["name"] for check in verdict["checks"]}
+    assert "mAP@500" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_the_evaluation_ranks_sound_above_chance_and_usage_above_sound(promoted):
+    out, _ = promoted
+    models = json.loads((out / "report" / "evaluation.json").read_text())["models"]
+    score = {name: model["metrics"]["map_500"]["mean"] for name, model in models.items()}
+    assert score["random"] < score["linear"]
+    assert score["random"] < score["cnn"]
+    assert score["oracle"] > score["random"]
+
+
+def test_all_songs_and_listeners_are_online_with_their_source(promoted):
+    out, _ = promoted
+    registry = Registry(out / "registry")
+    bundle = Bundle.load(registry.bundle_path(registry.champion()))
+    store = FactorStore.open(out / "store")
+    assert store.online_version("song_factors") == bundle.fingerprint
+    catalogue = bundle.catalogue
+    online = store.online_song_factors(catalogue.song_ids, version=bundle.fingerprint)
+    assert online.present.all()
+    np.testing.assert_array_equal(online.factors, catalogue.song_factors)
+    assert online.sources.tolist() == catalogue.sources.tolist()
+    assert (catalogue.sources == "audio").sum() == 2
+    assert len(catalogue.song_ids) == N_SONGS
+    users = store.online_user_factors([f"user{n:03}" for n in range(N_USERS)])
+    assert users.present.all()
+
+
+def test_every_report_stands_alone(promoted):
+    out, _ = promoted
+    pages = sorted((out / "report").glob("*.html"))
+    assert [page.stem for page in pages] == [
+        "clips",
+        "evaluation",
+        "factors",
+        "training_cnn",
+        "training_linear",
+        "validation",
+        "verdict",
+    ]
+    for page in pages:
+        text = page.read_text()
+        assert "<script src" not in text
+        assert "http" not in text.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
+
+
+def test_orchestration_is_a_small_part(promoted):
+    out, _ = promoted
+    run = json.loads((out / "report" / "run.json").read_text())
+    assert sum(run["step_seconds"].values()) < run["seconds"]
+    assert len(run["step_seconds"]) == 10
+
+
+def test_the_same_again_stays_champion_and_a_worse_one_is_refused_and_kept(promoted, catalogue):
+    out, _ = promoted
+    registry = Registry(out / "registry")
+    champion = registry.champion()
+    worse = {**QUICK, "n_epochs": 1, "learning_rate": 1e-6, "training_seed": 3}
+    done = call("run", "train", "--data", catalogue, "--out", out, **worse)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "deploy-predictor" not in steps_of(out)
+    assert "decide-promotion" in steps_of(out)
+    assert "FAILED  beats champion" in done.stdout
+    assert registry.champion() == champion
+    assert len(registry.versions()) == 2
+    verdict = json.loads((out / "report" / "verdict.json").read_text())
+    assert verdict["promoted"] is False
+
+
+def test_a_run_of_another_front_end_meets_a_champion_of_this_one(promoted, catalogue, tmp_path):
+    # In a copy, so that the other tests keep their world; the same data, so the gate compares.
+    out = tmp_path / "out"
+    shutil.copytree(promoted[0], out)
+    champion = Registry(out / "registry").champion()
+    done = call("run", "train", "--data", catalogue, "--out", out, **{**QUICK, "n_mels": 64})
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert f"comparing with the champion {champion}" in done.stdout
+    report = json.loads((out / "report" / "evaluation.json").read_text())
+    first = json.loads(
+        (promoted[0] / "registry" / "versions" / champion / "evaluation.json").read_text()
+    )
+    assert report["models"]["champion"]["metrics"]["map_500"]["mean"] == pytest.approx(
+        first["models"]["cnn"]["metrics"]["map_500"]["mean"], abs=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "empty"),
+        (b"u1\tSO000\n" * 5, "expected"),
+        (b"\x00\x01\x02\xff" * 500, "expected"),
+        (b"u1\tSO000\t0\n", "plays.tsv:1"),
+        (b"u1\tSO000\t-3\n", "plays.tsv:1"),
+        (b"u1\tSO000\tmany\n", "plays.tsv:1"),
+        (b"u1\tSO000\t1000000000000000000\n", "plays.tsv:1"),
+    ],
+)
+def test_broken_plays_end_in_one_sentence_that_names_the_place(
+    catalogue, tmp_path, content, sentence
+):
+    from components.journal import journal
+    from components.validate_plays.limits import ValidationConfig
+    from components.validate_plays.validating import accept
+
+    plays = tmp_path / "plays.tsv"
+    plays.write_bytes(content)
+    said = []
+
+    def validate_step() -> None:
+        with journal("validate_plays") as log:
+            log.say = said.append
+            accept(
+                str(plays),
+                str(catalogue / "tracks.csv"),
+                ValidationConfig(),
+                *(tmp_path / name for name in ("plays", "tracks", "findings", "report.html")),
+                log,
+            )
+
+    with pytest.raises(SystemExit) as exit_:
+        validate_step()
+    assert exit_.value.code == 1
+    assert said[-1].startswith("error: ")
+    assert "plays.tsv" in said[-1]
+    assert sentence in said[-1]
+
+
+def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path):
+    plays = tmp_path / "plays.tsv"
+    plays.write_text("u1\tSO000\tmany\n")
+    done = call(
+        "run", "train", "--data", catalogue, "--out", tmp_path / "out", **QUICK, plays=plays
+    )
+    assert done.returncode == 1
+    assert "plays.tsv:1" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "run.log").exists()
