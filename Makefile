@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 HTTP_PORT ?= 8080
 GRPC_PORT ?= 8081
 
+# Threads that spin while they wait are many times slower on a machine that does something else.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: run serve test check format lock clean environment
 .DEFAULT_GOAL := help
 

@@ -66,7 +66,8 @@ def _run(data: Path, out: Path, settings: list[str]) -> None:
 
 def _print_rows(kind: str, seed: int, report: dict) -> None:
     print(
-        f"\n{kind} split, seed {seed}: {report['n_songs']} test songs, {report['n_users']} listeners"
+        f"\n{kind} split, seed {seed}: {report['n_songs']} test songs, "
+        f"{report['n_users']} listeners"
     )
     print(f"{'model':<8}{'mAP@500':>26}{'AUC':>26}{'nDCG@500':>12}")
     for name in MODELS:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +26,7 @@ TTY_VARIABLE = "NEEDLEDROP_TTY"
 TIMES_VARIABLE = "NEEDLEDROP_STEP_TIMES"
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WIDTH = 88
 
 
 class Journal:
@@ -36,8 +37,8 @@ class Journal:
         self.figures: dict[str, float] = {}
 
     def say(self, text: str) -> None:
-        """Print a line for people."""
-        print(f"{MARK}{text}", flush=True)
+        """Print a line for people; a text of several lines becomes one, which is what is shown."""
+        print(f"{MARK}{' '.join(text.splitlines())}", flush=True)
 
     def record(self, figures: Mapping[str, float]) -> None:
         """Keep figures for the step's Metrics artifact and for the push; all must be finite.
@@ -58,8 +59,8 @@ class Journal:
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
         """Show progress: yield a function of (how many are done, a remark)."""
-        terminal = os.environ.get(TTY_VARIABLE)
-        out: TextIO | _Lines = open(terminal, "w") if terminal else _Lines()  # noqa: PTH123, SIM115
+        terminal = _open_terminal(os.environ.get(TTY_VARIABLE))
+        out = terminal or _Lines()
         bar = tqdm(
             total=total,
             desc=f"  {what}" if terminal else what,
@@ -67,8 +68,8 @@ class Journal:
             file=out,
             leave=False,
             mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
-            ncols=88,
-            bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}] {postfix}"
+            ncols=_width(terminal) if terminal else _WIDTH,
+            bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
             if not terminal
             else None,
         )
@@ -81,9 +82,22 @@ class Journal:
         try:
             yield advance
         finally:
-            bar.close()
-            if terminal:
+            with suppress(OSError):  # the terminal may have been closed meanwhile
+                bar.close()
                 out.close()
+
+
+def _open_terminal(path: str | None) -> TextIO | None:
+    """Open the terminal that the runner named; None where there is none, or it was closed since."""
+    try:
+        return open(path, "w") if path else None  # noqa: PTH123
+    except OSError:
+        return None
+
+
+def _width(terminal: TextIO) -> int:
+    """Return how wide a bar may be, so that a narrow terminal doesn't break it into two lines."""
+    return min(os.get_terminal_size(terminal.fileno()).columns or _WIDTH, _WIDTH)
 
 
 class _Lines:
@@ -115,16 +129,18 @@ def journal(step: str) -> Iterator[Journal]:
         speaker.say(f"error: {error}")
         raise SystemExit(1) from None
     except OSError as error:
+        trouble = error.strerror or str(error) or type(error).__name__
         place = f" ({error.filename})" if error.filename else ""
         speaker.say(
-            f"error: {error.strerror or error}{place}; mend that and run the same command again, "
-            "it goes on from where it stopped"
+            f"error: {trouble}{place}; mend that and run the same command again, it goes on from "
+            "where it stopped"
         )
         raise SystemExit(1) from error
     finally:
         seconds = time.monotonic() - STARTED
         if folder := os.environ.get(TIMES_VARIABLE):
-            write_json(Path(folder) / f"{step}.json", {"seconds": seconds})
+            with suppress(OSError):  # a full disk has been told of, or is the next step's to tell
+                write_json(Path(folder) / f"{step}.json", {"seconds": seconds})
         push_figures(
             {**speaker.figures, "step_duration_seconds": seconds, "step_success": float(succeeded)},
             component=step,

@@ -140,6 +140,11 @@ class Parts:
         lengths = [f.type.list_size for f in schema if pa.types.is_fixed_size_list(f.type)]
         return int(lengths[0])
 
+    def read(self, part: Part) -> pa.Table:
+        """A part's key column and feature columns, as they were given to :meth:`write`."""
+        with self._folder.open(part.name) as file:
+            return pq.read_table(file).drop_columns(["version", *TIMESTAMPS])
+
     def write(self, part: Part, features: pa.Table) -> None:
         """Write a part, or replace it by the same.
 

@@ -175,6 +175,35 @@ class FactorStore:
         vectors = ("bag_of_words", bag_of_words)
         self._write("song_audio_features", song_ids, vectors, columns, version, at, False)
 
+    def publish_again(self, version: str, *, at: datetime) -> None:
+        """Bring a version that was published before back online, from the offline store.
+
+        Args:
+            version: fingerprint of the bundle.
+            at: the present time; the rows that are online now must be older.
+
+        Raises:
+            ArtifactBroken: the offline store no longer holds the version.
+            FactorsRejected: something newer is online.
+        """
+        for view, key in (("user_factors", "user_id"), ("song_factors", "song_id")):
+            stored = [part for part in self._parts[view].listing() if part.version == version]
+            if not stored:
+                raise ArtifactBroken(
+                    f"expected {view} of version {version[:16]} in the offline store "
+                    f"{self._folder}, found none; run the pipeline that trained it again"
+                )
+            table = self._parts[view].read(stored[-1])
+            factors = np.stack(table["factors"].to_numpy()).astype(np.float32)
+            ids = table[key].to_pylist()
+            if view == "user_factors":
+                self.write_user_factors(ids, factors, version=version, at=at, online=True)
+            else:
+                sources = table["source"].to_pylist()
+                self.write_song_factors(
+                    ids, factors, sources=sources, version=version, at=at, online=True
+                )
+
     def training_table(
         self,
         song_ids: Ids,

@@ -109,8 +109,12 @@ def _cell(value: object) -> str:
 
 def _inline_svg(figure: "Figure", number: int) -> str:
     """Return the figure's <svg> element; ids are made unique, since they are global to a page."""
+    from matplotlib import rc_context
+
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    # Without a salt matplotlib draws random ids, and no page would be the same twice.
+    with rc_context({"svg.hashsalt": "needledrop"}):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     svg = text[text.index("<svg") :]
     prefix = f"f{number}-"

@@ -155,9 +155,9 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    from needledrop.promotion.registry import Registry
+    from components.deploy_predictor.rolling_back import roll_back
 
-    move = Registry(options.out / "registry").rollback(run_id="rollback")
+    move = roll_back(options.out / "registry", str(options.out / "store"))
     print(f"champion: {move.to_version} (rolled back from {move.from_version})")
     return 0
 

@@ -27,6 +27,8 @@ _CLIP_HELP = "audio file: WAV, FLAC, MP3, Ogg, AAC or M4A"
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Before torch is imported: threads that wait by spinning starve the rest of the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = {"ask": _ask, "try": _try}.get(arguments[0] if arguments else "")
     try:
         if command is None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from needledrop.artifacts import whole_file
 from needledrop.audio.feature_store import FeatureStore
@@ -33,8 +34,11 @@ class TrainingConfig:
         n_epochs: at most; an epoch draws ``windows_per_song`` windows from each song.
         windows_per_song: random 3 s windows of a song in an epoch.
         batch_size: windows in a step.
-        learning_rate: the highest; it rises in the first steps and falls along a cosine.
+        learning_rate: constant; the averaging takes the place of a schedule, so that training may
+            stop at any epoch.
         weight_decay: of AdamW.
+        averaging: decay of the moving average of the weights over the steps; the averaged weights
+            are what is validated and kept.
         mixup: weights of pairs of windows that are blended, drawn from Beta(mixup, mixup);
             0 blends nothing.
         masked_bands: at most so many neighbouring mel bands of each window are set to their
@@ -44,14 +48,15 @@ class TrainingConfig:
         device: ``auto`` takes CUDA where it is there.
     """
 
-    n_epochs: int = 30
+    n_epochs: int = 40
     windows_per_song: int = 4
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    averaging: float = 0.99
     mixup: float = 0.0
     masked_bands: int = 24
-    patience_epochs: int = 15
+    patience_epochs: int = 10
     seed: int = 0
     device: str = "auto"
 
@@ -64,6 +69,10 @@ class TrainingConfig:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigRejected(
                 f"training.learning_rate: expected a number > 0, got {self.learning_rate}"
+            )
+        if not 0 <= self.averaging < 1:
+            raise ConfigRejected(
+                f"training.averaging: expected 0 <= decay < 1, got {self.averaging}"
             )
         if self.masked_bands < 0:
             raise ConfigRejected(
@@ -164,14 +173,7 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    n_windows = len(songs.song_ids) * config.windows_per_song
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        config.learning_rate,
-        total_steps=config.n_epochs * -(-n_windows // config.batch_size),
-        pct_start=0.15,
-    )
-    state = _RunState(network, optimizer, schedule)
+    state = _RunState(network, optimizer, config.averaging)
     if checkpoint:
         state.restore(checkpoint, fingerprint, device)
     for epoch in state.history:
@@ -180,8 +182,7 @@ def train(
     while not state.is_finished(config):
         number = len(state.history)
         loss = _one_epoch(network, songs, objective, state, config, number, device)
-        network.eval()
-        state.record(Epoch(number, loss, validation_score(network)))
+        state.record(Epoch(number, loss, validation_score(state.averaged_network.eval())))
         if checkpoint:
             state.keep(checkpoint, fingerprint)
         if on_epoch:
@@ -213,13 +214,23 @@ class _RunState:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
+        averaging: float,
     ) -> None:
         self._network = network
         self.optimizer = optimizer
-        self.schedule = schedule
+        self._average = AveragedModel(network, avg_fn=_moving_average(averaging), use_buffers=True)
         self.history: list[Epoch] = []
         self.best_weights = _copied(network.state_dict())
+
+    @property
+    def averaged_network(self) -> nn.Module:
+        """The network with the moving average of its weights."""
+        return self._average.module
+
+    def step(self) -> None:
+        """Take an optimiser's step and let the average follow."""
+        self.optimizer.step()
+        self._average.update_parameters(self._network)
 
     @property
     def best_epoch(self) -> int:
@@ -233,14 +244,14 @@ class _RunState:
     def record(self, epoch: Epoch) -> None:
         self.history.append(epoch)
         if self.best_epoch == epoch.number:
-            self.best_weights = _copied(self._network.state_dict())
+            self.best_weights = _copied(self.averaged_network.state_dict())
 
     def keep(self, path: Path, fingerprint: str) -> None:
         content = {
             "fingerprint": fingerprint,
             "network": self._network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "average": self._average.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
             "best_weights": self.best_weights,
         }
@@ -259,9 +270,22 @@ class _RunState:
             return
         self._network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
+        self._average.load_state_dict(content["average"])
         self.history = [Epoch(**epoch) for epoch in content["history"]]
         self.best_weights = content["best_weights"]
+
+
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Return an averaging rule that forgets faster in the first steps, which are far off."""
+
+    def averaged(average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+        n_steps = int(n_averaged)
+        kept = min(decay, (1 + n_steps) / (10 + n_steps))
+        if not average.is_floating_point():
+            return current
+        return torch.lerp(average, current, 1 - kept)
+
+    return averaged
 
 
 def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -295,8 +319,7 @@ def _one_epoch(
             loss = objective(predicted.float(), wanted)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            state.optimizer.step()
-            state.schedule.step()
+            state.step()
             total += loss.item() * len(windows)
             n_windows += len(windows)
     return total / n_windows

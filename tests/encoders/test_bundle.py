@@ -77,7 +77,9 @@ def test_a_loaded_bundle_predicts_the_same_bits(kind, world, tmp_path, request):
 
 
 def test_the_same_content_has_the_same_fingerprint_anywhere(cnn_bundle, tmp_path):
-    assert cnn_bundle.save(tmp_path / "a").fingerprint == cnn_bundle.save(tmp_path / "b").fingerprint
+    assert (
+        cnn_bundle.save(tmp_path / "a").fingerprint == cnn_bundle.save(tmp_path / "b").fingerprint
+    )
 
 
 @pytest.mark.parametrize(

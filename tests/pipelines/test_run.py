@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,46 @@ def test_a_run_of_another_front_end_meets_a_champion_of_this_one(promoted, catal
     assert report["models"]["champion"]["metrics"]["map_500"]["mean"] == pytest.approx(
         first["models"]["cnn"]["metrics"]["map_500"]["mean"], abs=0.02
     )
+
+
+def test_a_rollback_brings_back_the_pointer_and_the_factors(promoted, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(promoted[0], out)
+    registry = Registry(out / "registry")
+    first = registry.champion()
+    bundle = Bundle.load(registry.bundle_path(first))
+    other = replace(bundle, about={**bundle.about, "note": "another"}).save(tmp_path / "other")
+    folder = registry.path(first)
+    registry.add(
+        tmp_path / "other",
+        folder / "evaluation.json",
+        folder / "verdict.json",
+        version=other.version,
+    )
+    store = FactorStore.open(out / "store")
+    now = datetime.now(UTC)
+    users = [f"user{n:03}" for n in range(N_USERS)]
+    zeros = np.zeros((N_USERS, bundle.n_factors), np.float32)
+    store.write_user_factors(users, zeros, version=other.fingerprint, at=now, online=True)
+    songs = bundle.catalogue
+    store.write_song_factors(
+        songs.song_ids,
+        songs.song_factors * 2,
+        sources=songs.sources,
+        version=other.fingerprint,
+        at=now,
+        online=True,
+    )
+    registry.promote(other.version, expected_champion=first)
+
+    done = call("rollback", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"champion: {first} (rolled back from {other.version})\n"
+    assert registry.champion() == first
+    store = FactorStore.open(out / "store")
+    online = store.online_song_factors(songs.song_ids, version=bundle.fingerprint)
+    np.testing.assert_array_equal(online.factors, songs.song_factors)
+    assert store.online_version("user_factors") == bundle.fingerprint
 
 
 @pytest.mark.parametrize(
