@@ -178,15 +178,16 @@ def _try(arguments: list[str]) -> None:
     if (options.clip is None) == (options.data is None):
         parser.error("expected either a clip or --data")
     from serving.client import text_from_reply, titles_from
-    from serving.trial import tracks_file, try_out, unplayed_song
+    from serving.trial import tracks_file, try_out, untrained_song
 
     tracks = options.tracks or (options.data and tracks_file(options.data))
     titles = titles_from(tracks) if tracks else {}
     clip = options.clip
     if clip is None:
-        song = unplayed_song(options.registry, tracks, options.data / "audio")
+        song = untrained_song(options.registry, tracks, options.data / "audio")
         clip, title = song.clip, titles.get(song.song_id, "")
-        print(f"asked about a song that nobody has played: {song.song_id}  {title}".rstrip())
+        which = "whose plays were held out" if song.is_played else "that nobody has played"
+        print(f"asked about a song {which}: {song.song_id}  {title}".rstrip())
         titles[song.song_id] = f"{title} (itself)".lstrip()
     reply = try_out(options.registry, clip, n_nearest=options.n_nearest)
     print(text_from_reply(reply, titles))

@@ -21,11 +21,18 @@ _STOP_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class UnplayedSong:
-    """A song without a single play, and its clip."""
+class UntrainedSong:
+    """A song that the bundle knows by its sound alone, and its clip.
+
+    Attributes:
+        song_id: the song.
+        clip: its audio.
+        is_played: whether it has plays, which were held out; else nobody has played it.
+    """
 
     song_id: str
     clip: Path
+    is_played: bool
 
 
 def tracks_file(data: Path) -> str:
@@ -40,8 +47,10 @@ def tracks_file(data: Path) -> str:
     raise InputError(f"expected one of {', '.join(_TRACKS)} in {data}, found none")
 
 
-def unplayed_song(registry_root: Path, tracks: str, audio: Path) -> UnplayedSong:
+def untrained_song(registry_root: Path, tracks: str, audio: Path) -> UntrainedSong:
     """Return the first song of the champion's catalogue that nobody has played.
+
+    Where every song has been played, it is the first whose plays were held out from training.
 
     Args:
         registry_root: of the registry.
@@ -49,18 +58,21 @@ def unplayed_song(registry_root: Path, tracks: str, audio: Path) -> UnplayedSong
         audio: folder of the clips.
 
     Raises:
-        InputError: every song with a clip has been played.
+        InputError: the champion was trained on every song that has a clip.
         NoChampion: nothing has been promoted yet.
     """
     catalogue = Catalogue.load(Registry(registry_root).champion_path() / "bundle")
-    unplayed = set(catalogue.song_ids[catalogue.sources == AUDIO].tolist())
+    unplayed = catalogue.song_ids[catalogue.sources == AUDIO].tolist()
+    held_out = catalogue.song_ids[~catalogue.is_training_song].tolist()
     track_of = read_tracks(tracks).tracks.track_of()
     path_of = find_clips(audio, sorted(track_of.items())).path_of
-    for song_id in sorted(unplayed):
-        if song_id in path_of:
-            return UnplayedSong(song_id, path_of[song_id])
+    for song_ids, is_played in ((unplayed, False), (held_out, True)):
+        for song_id in song_ids:
+            if song_id in path_of:
+                return UntrainedSong(song_id, path_of[song_id], is_played)
     raise InputError(
-        f"expected a song in {audio} that nobody has played, found none; name a clip of your own"
+        f"expected a clip in {audio} of a song that the champion was not trained on, found none; "
+        "name a clip of your own"
     )
 
 

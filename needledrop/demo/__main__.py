@@ -34,11 +34,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_BAD_ARGUMENTS, f"{self.prog}: {message}; see --help\n")
 
 
+def _n_usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m needledrop.demo",
         description=(
-            "Write a music catalogue to try needledrop on: synthesised songs, and plays by "
+            "Write a music catalogue to try needledrop on: synthesised songs, and plays by\n"
             "simulated listeners who care for sound, rhythm and popularity."
         ),
         epilog=_EPILOG,
@@ -50,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         ("users", int, _DEFAULTS.n_users, "how many listeners"),
         ("seconds", float, _DEFAULTS.seconds, "length of a clip"),
         ("seed", int, _DEFAULTS.seed, "another seed gives another catalogue"),
-        ("processes", int, len(os.sched_getaffinity(0)), "clips made at once"),
+        ("processes", int, _n_usable_cores(), "clips made at once"),
     )
     for name, kind, default, meaning in numbers:
         parser.add_argument(
