@@ -38,6 +38,7 @@ figcaption { color:var(--quiet); font-size:.9rem; max-width:46rem }
 """
 
 _WIDE_TEXT = 28
+_SVG_METADATA = ("Creator", "Date", "Format", "Type")  # left out: a page speaks for itself
 
 
 class Page:
@@ -114,7 +115,9 @@ def _inline_svg(figure: "Figure", number: int) -> str:
     buffer = io.StringIO()
     # Without a salt matplotlib draws random ids, and no page would be the same twice.
     with rc_context({"svg.hashsalt": "needledrop"}):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", metadata=dict.fromkeys(_SVG_METADATA)
+        )
     text = buffer.getvalue()
     svg = text[text.index("<svg") :]
     prefix = f"f{number}-"

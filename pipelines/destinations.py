@@ -51,6 +51,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "averaging": (TrainingConfig, "averaging"),
     "mixup": (TrainingConfig, "mixup"),
     "masked_bands": (TrainingConfig, "masked_bands"),
+    "min_epochs": (TrainingConfig, "min_epochs"),
     "patience_epochs": (TrainingConfig, "patience_epochs"),
     "training_seed": (TrainingConfig, "seed"),
     "device": (TrainingConfig, "device"),

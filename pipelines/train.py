@@ -49,7 +49,7 @@ def train_pipeline(
     max_rejected_clips_share: float = 0.1,
     n_words: int = 4000,
     n_processes: int = 0,
-    n_epochs: int = 40,
+    n_epochs: int = 30,
     windows_per_song: int = 4,
     batch_size: int = 64,
     learning_rate: float = 0.001,
@@ -57,7 +57,8 @@ def train_pipeline(
     averaging: float = 0.99,
     mixup: float = 0.0,
     masked_bands: int = 24,
-    patience_epochs: int = 10,
+    min_epochs: int = 12,
+    patience_epochs: int = 8,
     n_filters: list = [64, 64, 128],  # noqa: B006  (KFP copies defaults into the pipeline's YAML)
     pooling_frames: list = [4, 2, 2],  # noqa: B006
     n_hidden: list = [256],  # noqa: B006
@@ -117,6 +118,7 @@ def train_pipeline(
         averaging: decay of the moving average of the weights that is validated and kept.
         mixup: how strongly pairs of windows are blended; 0 blends nothing.
         masked_bands: at most so many neighbouring mel bands of a window are masked; 0 masks none.
+        min_epochs: the weights of earlier epochs are not kept.
         patience_epochs: epochs without a better validation score before training stops.
         n_filters: of each convolution, a list.
         pooling_frames: of the max-pooling after each convolution, a list of the same length.
@@ -209,6 +211,7 @@ def train_pipeline(
             averaging=averaging,
             mixup=mixup,
             masked_bands=masked_bands,
+            min_epochs=min_epochs,
             patience_epochs=patience_epochs,
             n_filters=n_filters,
             pooling_frames=pooling_frames,

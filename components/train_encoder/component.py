@@ -23,6 +23,7 @@ def train_encoder(
     averaging: float,
     mixup: float,
     masked_bands: int,
+    min_epochs: int,
     patience_epochs: int,
     n_filters: list,
     pooling_frames: list,
@@ -54,6 +55,7 @@ def train_encoder(
         averaging: decay of the moving average of the weights.
         mixup: how strongly pairs of windows are blended; 0 blends nothing.
         masked_bands: at most so many neighbouring mel bands are silenced in each window.
+        min_epochs: the weights of earlier epochs are not kept.
         patience_epochs: epochs without a better validation score before training stops.
         n_filters: of each convolution.
         pooling_frames: of the max-pooling after each convolution.
@@ -95,6 +97,7 @@ def train_encoder(
                 averaging=averaging,
                 mixup=mixup,
                 masked_bands=masked_bands,
+                min_epochs=min_epochs,
                 patience_epochs=patience_epochs,
                 seed=training_seed,
                 device=device,

@@ -16,6 +16,7 @@ from needledrop.encoders.training import (
     Epoch,
     TrainingConfig,
     TrainingSet,
+    kept_epoch,
     seeded_initialisation,
     train,
 )
@@ -97,32 +98,30 @@ def fit_cnn_bundle(
                 ),
             )
         histories.append(history)
-        journal.say(f"network {number + 1} of {cnn.n_networks}: {_kept(history)}")
+        journal.say(f"network {number + 1} of {cnn.n_networks}: {_kept(history, training)}")
     score = validation_map(network)
     figures = {"n_epochs": sum(map(len, histories)), "validation_map_500": score}
     journal.record(figures)
     journal.say(f"together, on {material.summary()}: validation mAP@500 {score:.4f}")
     encoder = CnnEncoder(network.cpu().eval(), cnn, scaler, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})
-    return bundle, _curves(material, histories, score)
+    return bundle, _curves(material, histories, training, score)
 
 
-def _best(history: list[Epoch]) -> Epoch:
-    return max(history, key=lambda epoch: epoch.validation_score)
-
-
-def _kept(history: list[Epoch]) -> str:
-    best = _best(history)
+def _kept(history: list[Epoch], training: TrainingConfig) -> str:
+    best = kept_epoch(history, training)
     return (
         f"{len(history)} epochs, the weights of epoch {best.number + 1} kept, validation mAP@500 "
         f"{best.validation_score:.4f}"
     )
 
 
-def _curves(material: Material, histories: list[list[Epoch]], score: float) -> Page:
+def _curves(
+    material: Material, histories: list[list[Epoch]], training: TrainingConfig, score: float
+) -> Page:
     page = Page("Training of the convolutional network", lead=f"{material.summary()}.")
     for number, history in enumerate(histories, start=1):
-        page.sentence(f"Network {number}: {_kept(history)}.")
+        page.sentence(f"Network {number}: {_kept(history, training)}.")
     page.sentence(f"All together: validation mAP@500 {score:.4f}.")
     figure = Figure(figsize=(9, 3.2))
     losses, scores = figure.subplots(1, 2)
@@ -130,7 +129,7 @@ def _curves(material: Material, histories: list[list[Epoch]], score: float) -> P
         epochs = [epoch.number + 1 for epoch in history]
         losses.plot(epochs, [epoch.loss for epoch in history], label=f"network {number}")
         scores.plot(epochs, [epoch.validation_score for epoch in history])
-        best = _best(history)
+        best = kept_epoch(history, training)
         scores.plot(best.number + 1, best.validation_score, "o", color="#1c2330", markersize=4)
     losses.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     losses.legend(frameon=False)

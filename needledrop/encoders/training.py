@@ -8,7 +8,7 @@ Shapes: n windows, t frames, m mel bands, k factors.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,12 +43,14 @@ class TrainingConfig:
             0 blends nothing.
         masked_bands: at most so many neighbouring mel bands of each window are set to their
             mean over the window (SpecAugment, Park et al., 2019); 0 masks nothing.
+        min_epochs: the weights of earlier epochs are not kept: the average hasn't settled, and on a
+            small validation set one of them would win by luck.
         patience_epochs: training stops when the validation score has not risen for so long.
         seed: of everything random.
         device: ``auto`` takes CUDA where it is there.
     """
 
-    n_epochs: int = 40
+    n_epochs: int = 30
     windows_per_song: int = 4
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -56,12 +58,15 @@ class TrainingConfig:
     averaging: float = 0.99
     mixup: float = 0.0
     masked_bands: int = 24
-    patience_epochs: int = 10
+    min_epochs: int = 12
+    patience_epochs: int = 8
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("n_epochs", "windows_per_song", "batch_size", "patience_epochs"):
+        for name in (
+            "n_epochs", "windows_per_song", "batch_size", "min_epochs", "patience_epochs"
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigRejected(
                     f"training.{name}: expected a number >= 1, got {getattr(self, name)}"
@@ -173,13 +178,13 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    state = _RunState(network, optimizer, config.averaging)
+    state = _RunState(network, optimizer, config)
     if checkpoint:
         state.restore(checkpoint, fingerprint, device)
     for epoch in state.history:
         if on_epoch:
             on_epoch(epoch)
-    while not state.is_finished(config):
+    while not state.is_finished:
         number = len(state.history)
         loss = _one_epoch(network, songs, objective, state, config, number, device)
         state.record(Epoch(number, loss, validation_score(state.averaged_network.eval())))
@@ -190,6 +195,12 @@ def train(
     network.load_state_dict(state.best_weights)
     network.eval()
     return state.history
+
+
+def kept_epoch(history: Sequence[Epoch], config: TrainingConfig) -> Epoch:
+    """Return the epoch whose weights are kept: the best from ``min_epochs`` on, or the last."""
+    settled = history[config.min_epochs - 1 :]
+    return max(settled, key=lambda epoch: epoch.validation_score) if settled else history[-1]
 
 
 def torch_device(name: str) -> torch.device:
@@ -214,11 +225,14 @@ class _RunState:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        averaging: float,
+        config: TrainingConfig,
     ) -> None:
         self._network = network
+        self._config = config
         self.optimizer = optimizer
-        self._average = AveragedModel(network, avg_fn=_moving_average(averaging), use_buffers=True)
+        self._average = AveragedModel(
+            network, avg_fn=_moving_average(config.averaging), use_buffers=True
+        )
         self.history: list[Epoch] = []
         self.best_weights = _copied(network.state_dict())
 
@@ -233,17 +247,16 @@ class _RunState:
         self._average.update_parameters(self._network)
 
     @property
-    def best_epoch(self) -> int:
-        scores = [epoch.validation_score for epoch in self.history]
-        return int(np.argmax(scores)) if scores else -1
-
-    def is_finished(self, config: TrainingConfig) -> bool:
+    def is_finished(self) -> bool:
         n_done = len(self.history)
-        return n_done >= config.n_epochs or n_done - 1 - self.best_epoch >= config.patience_epochs
+        if n_done < self._config.min_epochs:
+            return n_done >= self._config.n_epochs
+        n_since_best = n_done - 1 - kept_epoch(self.history, self._config).number
+        return n_done >= self._config.n_epochs or n_since_best >= self._config.patience_epochs
 
     def record(self, epoch: Epoch) -> None:
         self.history.append(epoch)
-        if self.best_epoch == epoch.number:
+        if kept_epoch(self.history, self._config).number == epoch.number:
             self.best_weights = _copied(self.averaged_network.state_dict())
 
     def keep(self, path: Path, fingerprint: str) -> None:

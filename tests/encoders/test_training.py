@@ -126,10 +126,28 @@ def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best_weight
         kept[value] = flat(current).clone()
         return value
 
-    config = TrainingConfig(**{**QUICK.__dict__, "n_epochs": 7, "patience_epochs": 3})
+    config = TrainingConfig(
+        **{**QUICK.__dict__, "n_epochs": 7, "min_epochs": 1, "patience_epochs": 3}
+    )
     history = train(net, training_set(heard), score, config)
     assert len(history) == 5
     assert torch.equal(flat(net), kept[0.5])
+
+
+def test_the_weights_of_early_epochs_are_not_kept(heard):
+    scores = iter([0.9, 0.8, 0.1, 0.3, 0.2])
+    kept = {}
+    net = network()
+
+    def score(current):
+        value = next(scores)
+        kept[value] = flat(current).clone()
+        return value
+
+    config = TrainingConfig(**{**QUICK.__dict__, "n_epochs": 5, "min_epochs": 3})
+    history = train(net, training_set(heard), score, config)
+    assert len(history) == 5
+    assert torch.equal(flat(net), kept[0.3])
 
 
 def test_the_objective_is_the_squared_distance_of_factors():

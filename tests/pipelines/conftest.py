@@ -18,7 +18,7 @@ QUICK = {
     "n_factors": 6,
     "n_words": 2,
     "n_epochs": 15,
-    "patience_epochs": 15,
+    "min_epochs": 6,
     "windows_per_song": 8,
     "batch_size": 16,
     "averaging": 0.9,
