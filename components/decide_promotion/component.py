@@ -46,9 +46,14 @@ def decide_promotion(
     with journal("decide_promotion") as log:
         config = GateConfig(margin_map=margin_map, auc_tolerance=auc_tolerance, min_users=min_users)
         judged = decide(
-            Path(candidate.path), Path(report.path), Path(registry), run_id, config, log
+            Path(candidate.path),
+            Path(report.path),
+            Path(registry),
+            run_id,
+            config,
+            Path(verdict.path),
+            log,
         )
-        judged.save(Path(verdict.path))
         page_from_verdict(judged).save(Path(verdict_report.path))
         Path(verdict_summary.path).write_text(markdown_from_verdict(judged), encoding="utf-8")
     return judged.promoted

@@ -15,9 +15,10 @@ def decide(
     registry_path: Path,
     run_id: str,
     config: GateConfig,
+    verdict_path: Path,
     journal: Journal,
 ) -> Verdict:
-    """Judge, register the version with its verdict, and say what was decided and why."""
+    """Judge, save the verdict, register the version, and say what was decided and why."""
     candidate = Bundle.load(candidate_path)
     registry = Registry(registry_path)
     verdict = judge(
@@ -27,7 +28,6 @@ def decide(
         champion_version=registry.champion(),
         rolled_back_versions=registry.rolled_back_versions(),
     )
-    verdict_path = candidate_path.parent / "verdict.json"
     verdict.save(verdict_path)
     registry.add(
         candidate_path,

@@ -8,6 +8,7 @@ from feature_repo.store import FactorStore
 from needledrop.artifacts import write_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.catalogue import AUDIO
+from needledrop.errors import RegistryConflict
 from needledrop.factors.wmf import Factors
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
@@ -30,6 +31,14 @@ def deploy(
     """
     candidate, verdict = Bundle.load(candidate_path), Verdict.load(verdict_path)
     factors, catalogue = Factors.load(factors_path), candidate.catalogue
+    registry = Registry(registry_path)
+    # Before anything goes online: promote() would notice too, but after.
+    if registry.champion() not in (verdict.champion_version, candidate.version):
+        raise RegistryConflict(
+            f"expected the champion {verdict.champion_version or 'none'}, got "
+            f"{registry.champion() or 'none'}: another run moved it meanwhile; run again, so that "
+            "the candidate is compared with the new champion"
+        )
     at = datetime.now(UTC)
     feast = FactorStore.open(store)
     feast.write_user_factors(
@@ -43,7 +52,7 @@ def deploy(
         at=at,
         online=True,
     )
-    moved = Registry(registry_path).promote(
+    moved = registry.promote(
         candidate.version, expected_champion=verdict.champion_version, run_id=run_id
     )
     n_from_audio = int((catalogue.sources == AUDIO).sum())

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from components.journal import Journal
+from needledrop.audio.decode import DecodeLimits
 from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
 from needledrop.encoders.bundle import Bundle
 from needledrop.factors.wmf import Factors
@@ -50,15 +51,14 @@ def evaluate_bundles(
         trained_on = champion.catalogue.song_ids[champion.catalogue.is_training_song]
         n_known = int(np.isin(held_out.song_ids, trained_on).sum())
         journal.say(f"comparing with the champion {version}")
-    with journal.progress("models", len(models), "model"):
-        report = evaluate(
-            models,
-            held_out.relevant,
-            held_out.song_ids,
-            held_out.popularity,
-            config,
-            n_songs_known_to_champion=n_known,
-        )
+    report = evaluate(
+        models,
+        held_out.relevant,
+        held_out.song_ids,
+        held_out.popularity,
+        config,
+        n_songs_known_to_champion=n_known,
+    )
     _tell(report, held_out.n_unheard, journal)
     return report
 
@@ -74,7 +74,9 @@ def _as_heard_by(
         {song_id: features.clip_of(song_id) for song_id in wanted},
         workspace / "champion_features",
         workspace / "champion_features.json",
-        ExtractionConfig(champion.frontend),
+        ExtractionConfig(
+            champion.frontend, DecodeLimits(min_seconds=champion.frontend.window_seconds)
+        ),
     )
     return HeldOutSongs.select(wanted, held_out.plays, held_out.factors, champion_features)
 

@@ -66,7 +66,7 @@ def extract_features(
             window_seconds=window_seconds,
         )
         limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
-        page = extract(
+        extract(
             Path(tracks.path),
             Path(split.path),
             Path(audio),
@@ -75,7 +75,7 @@ def extract_features(
             BagOfWordsConfig(n_words=n_words),
             max_rejected_clips_share,
             Path(features.path),
+            Path(clip_report.path),
             log,
         )
-        page.save(Path(clip_report.path))
         log.save_metrics(metrics)

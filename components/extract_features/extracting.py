@@ -26,9 +26,10 @@ def extract(
     words: BagOfWordsConfig,
     max_rejected_share: float,
     out: Path,
+    report: Path,
     journal: Journal,
-) -> Page:
-    """Extract what is missing, write the artifact, and return the report.
+) -> None:
+    """Extract what is missing, write the artifact and the report.
 
     Raises:
         InputError: too many clips can't be used.
@@ -43,7 +44,7 @@ def extract(
             on_clips=lambda n_done, _n_clips: advance(n_done, ""),
         )
     _write_rejected(store, out / REJECTED)
-    page = _page(store, len(clips), config)
+    _page(store, len(clips), config).save(report)
     journal.record({"n_clips": len(clips), "n_rejected_clips": len(store.rejected)})
     journal.say(f"{len(store.song_ids)} clips heard, {len(store.rejected)} rejected")
     if len(store.rejected) > max_rejected_share * len(clips):
@@ -55,7 +56,6 @@ def extract(
         )
     journal.say("fitting the bag of words on the training songs")
     BagOfWords.fit(store, Split.load(split_path).train.tolist(), words).save(out / BAG_OF_WORDS)
-    return page
 
 
 def _write_rejected(store: FeatureStore, path: Path) -> None:

@@ -75,6 +75,7 @@ def train_encoder(
     from components.train_encoder.material import gather
     from needledrop.encoders.cnn import CnnConfig
     from needledrop.encoders.training import TrainingConfig
+    from needledrop.errors import ConfigRejected
 
     with journal(f"train_encoder_{encoder}") as log:
         material = gather(
@@ -87,6 +88,8 @@ def train_encoder(
         )
         if encoder == "linear":
             trained, page = fit_linear_bundle(material, log)
+        elif encoder != "cnn":
+            raise ConfigRejected(f"encoder: expected linear or cnn, got {encoder!r}")
         else:
             training = TrainingConfig(
                 n_epochs=n_epochs,
