@@ -127,10 +127,14 @@ def _decode_mono(
                 raise ClipRejected("not_audio", "expected an audio stream, the file holds none")
             stream = file.streams.audio[0]
             rate = _checked_rate(stream.codec_context, limits)
-            planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+            # Interleaved, in one plane: PyAV 18 looks for the end of the list of planes beyond the
+            # eight that there are, so an array of eight planes or more can crash the process.
+            packed = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
+            n_channels = stream.codec_context.channels
             for frame in file.decode(stream):
-                for piece in planar.resample(frame):
-                    blocks.append(piece.to_ndarray().mean(axis=0, dtype=np.float32))
+                for piece in packed.resample(frame):
+                    samples = piece.to_ndarray().reshape(-1, n_channels)
+                    blocks.append(samples.mean(axis=1, dtype=np.float32))
                     n_samples += len(blocks[-1])
                 if n_samples > limits.max_seconds * rate:
                     raise ClipRejected(

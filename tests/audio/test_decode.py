@@ -40,7 +40,8 @@ def test_lossless_clips_come_back_to_the_quantisation(clip):
 @pytest.mark.parametrize("name", ["a.ogg", "a.mp3", "a.aac", "a.m4a"])
 def test_lossy_clips_sound_the_same(clip, name):
     decoded = decode_clip(clip(name), RATE)
-    assert len(decoded) == pytest.approx(4 * RATE, rel=0.02)
+    # AAC begins with the encoder's delay and fills its last frame: two frames of 1,024 at most.
+    assert 0 <= len(decoded) - 4 * RATE <= 2048 or abs(len(decoded) - 4 * RATE) < 100
     assert correlation(decoded, chord(4.0, RATE)[0]) > 0.98
 
 
