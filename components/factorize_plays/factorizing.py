@@ -47,7 +47,7 @@ def _page(factors: Factors, plays: Plays, density: float) -> Page:
         lead=f"{len(factors.user_ids):,} listeners, {len(factors.song_ids):,} training songs, "
         f"{plays.user_song.nnz:,} pairs (density {density:.2%}), {config.n_factors} factors.",
     )
-    figure = Figure(figsize=(9, 3.2))
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     objective, norms = figure.subplots(1, 2)
     objective.plot(range(1, len(factors.losses) + 1), factors.losses, marker=".", color="#2b5d8a")
     objective.set(xlabel="iteration (the last: listeners alone)", ylabel="objective")

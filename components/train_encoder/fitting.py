@@ -123,7 +123,7 @@ def _curves(
     for number, history in enumerate(histories, start=1):
         page.sentence(f"Network {number}: {_kept(history, training)}.")
     page.sentence(f"All together: validation mAP@500 {score:.4f}.")
-    figure = Figure(figsize=(9, 3.2))
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     for number, history in enumerate(histories, start=1):
         epochs = [epoch.number + 1 for epoch in history]
