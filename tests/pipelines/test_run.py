@@ -91,13 +91,12 @@ def test_the_champion_is_whole_and_names_its_origin(promoted):
     assert "mAP@500" in (folder / "MODEL_CARD.md").read_text()
 
 
-def test_the_evaluation_ranks_sound_above_chance_and_usage_above_sound(promoted):
+def test_the_evaluation_ranks_sound_above_chance_and_usage_above_all(promoted):
     out, _ = promoted
     models = json.loads((out / "report" / "evaluation.json").read_text())["models"]
     score = {name: model["metrics"]["map_500"]["mean"] for name, model in models.items()}
-    assert score["random"] < score["linear"]
-    assert score["random"] < score["cnn"]
-    assert score["oracle"] > score["random"]
+    # Two words can't tell the drones apart, so the linear baseline is no better than chance here.
+    assert max(score["random"], score["linear"]) < score["cnn"] < score["oracle"]
 
 
 def test_all_songs_and_listeners_are_online_with_their_source(promoted):
@@ -158,20 +157,45 @@ def test_the_same_again_stays_champion_and_a_worse_one_is_refused_and_kept(promo
     assert verdict["promoted"] is False
 
 
-def test_a_run_of_another_front_end_meets_a_champion_of_this_one(promoted, catalogue, tmp_path):
-    # In a copy, so that the other tests keep their world; the same data, so the gate compares.
-    out = tmp_path / "out"
-    shutil.copytree(promoted[0], out)
-    champion = Registry(out / "registry").champion()
-    done = call("run", "train", "--data", catalogue, "--out", out, **{**QUICK, "n_mels": 64})
-    assert done.returncode in (0, 3), done.stdout + done.stderr
-    assert f"comparing with the champion {champion}" in done.stdout
-    report = json.loads((out / "report" / "evaluation.json").read_text())
-    first = json.loads(
-        (promoted[0] / "registry" / "versions" / champion / "evaluation.json").read_text()
+def test_a_champion_of_another_front_end_hears_the_songs_its_own_way(promoted, tmp_path):
+    from components.evaluate_encoder.evaluating import evaluate_bundles
+    from components.journal import Journal
+    from needledrop.ranking.evaluate import EvaluationConfig
+
+    out, _ = promoted
+    registry = Registry(out / "registry")
+    first = registry.path(registry.champion())
+    steps = next(sorted((out / "artifacts").iterdir())[-1].glob("needledrop-train-*"))
+    bundle = Bundle.load(first / "bundle")
+    louder = replace(bundle, frontend=replace(bundle.frontend, log_gain=50.0))
+    version = louder.save(tmp_path / "louder").version
+    others = Registry(tmp_path / "registry")
+    others.add(
+        tmp_path / "louder", first / "evaluation.json", first / "verdict.json", version=version
     )
-    assert report["models"]["champion"]["metrics"]["map_500"]["mean"] == pytest.approx(
-        first["models"]["cnn"]["metrics"]["map_500"]["mean"], abs=0.02
+    others.promote(version, expected_champion=None)
+    report = evaluate_bundles(
+        first / "bundle",
+        steps / "train-encoder" / "bundle",
+        steps / "factorize-plays" / "factors",
+        steps / "extract-features" / "features",
+        steps / "validate-plays" / "accepted_plays",
+        steps / "split-songs" / "split",
+        tmp_path / "registry",
+        tmp_path / "workspace",
+        EvaluationConfig(n_resamples=100),
+        Journal("evaluate_encoder"),
+    )
+    manifest = json.loads((tmp_path / "workspace" / "champion_features.json").read_text())
+    assert manifest["frontend"]["log_gain"] == 50.0
+    assert report.n_songs_known_to_champion == 0
+    # Quieter features move the network's answers: the same weights no longer score the same.
+    champion, candidate = (report.models[name].metrics["map_500"] for name in ("champion", "cnn"))
+    assert champion.mean != candidate.mean
+    assert candidate.mean == pytest.approx(
+        json.loads((first / "evaluation.json").read_text())["models"]["cnn"]["metrics"]["map_500"][
+            "mean"
+        ]
     )
 
 
