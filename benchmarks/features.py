@@ -2,13 +2,11 @@
 
     python benchmarks/features.py DATA [--clips 100]
 
-DATA's Ogg clips are extended to 30 s by decoding two of them where they are shorter. Both sides see
-the same bytes in turn; times are CPU time of one thread.
+Both sides see the same clips in turn; times are CPU time of one thread, scaled to 30 s of audio.
 """
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -18,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import av
 import torch
+from machine import machine
 
 from needledrop.audio.decode import decode_clip
 from needledrop.audio.frontend import Frontend
@@ -55,10 +54,7 @@ def main() -> None:
             started = time.process_time()
             run()
             times[name].append((time.process_time() - started) * 30 / seconds_of_audio)
-    print(
-        f"machine: {_processor()}; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"PyAV {av.__version__}"
-    )
+    print(f"{machine()}, torch {torch.__version__}, PyAV {av.__version__}")
     print(
         f"{len(paths)} Ogg clips, {seconds_of_audio:.0f} s of audio, one thread, {REPEATS} repeats"
     )
@@ -69,12 +65,6 @@ def main() -> None:
         )
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     print(f"ratio        {statistics.median(ratios):.2f}")
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} cores {models[0]}"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ seeds are those of the network's weights, windows and dropout. Figures are means
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from machine import machine
 
 MODELS = ("random", "linear", "cnn", "oracle")
 
@@ -29,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    print(f"machine: {_processor()}, {platform.python_version()}")
+    print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         for kind in options.splits:
@@ -77,12 +78,6 @@ def _print_rows(kind: str, seed: int, report: dict) -> None:
             for metric in ("map_500", "auc")
         )
         print(f"{name:<8}{cells}{metrics['ndcg_500']['mean']:>12.4f}", flush=True)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} cores {models[0]}"
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def test_orchestration_is_a_small_part(promoted):
     assert len(run["step_seconds"]) == 10
 
 
-def test_the_same_again_stays_champion_and_a_worse_one_is_refused_and_kept(promoted, catalogue):
+def test_a_worse_candidate_is_refused_and_kept(promoted, catalogue):
     out, _ = promoted
     registry = Registry(out / "registry")
     champion = registry.champion()
