@@ -40,15 +40,15 @@ else
 DATA := $(OUT)/data
 run: $(READY) demo-catalogue
 endif
-	@$(BIN)/python -m pipelines run train --data $(DATA) --out $(OUT) $(if $(CONFIG),--config $(CONFIG)) || [ $$? -eq 3 ]
-	@$(BIN)/python -m serving try --registry $(OUT)/registry --data $(DATA)
+	@$(BIN)/python -m pipelines run train --data "$(DATA)" --out "$(OUT)" $(if $(CONFIG),--config "$(CONFIG)") || [ $$? -eq 3 ]
+	@$(BIN)/python -m serving try --registry "$(OUT)/registry" --data "$(DATA)"
 
 .PHONY: demo-catalogue
 demo-catalogue: $(READY)
-	@$(BIN)/python -m needledrop.demo $(DATA)
+	@$(BIN)/python -m needledrop.demo "$(DATA)"
 
 serve: $(READY)
-	@$(BIN)/python -m serving --registry $(OUT)/registry --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	@$(BIN)/python -m serving --registry "$(OUT)/registry" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from needledrop.errors import ConfigRejected, NeedledropError
+from needledrop.errors import ConfigRejected, InputError, NeedledropError
 
 PROMOTED, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
@@ -105,6 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     if missing := [name for name in ("plays", "tracks", "audio") if not values.get(name)]:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 
+    _check_writable(options.out)
     print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
     run = run_locally(train_pipeline, values, options.out)
     promoted = run.has_run("deploy-predictor")
@@ -114,6 +115,18 @@ def _run(options: argparse.Namespace) -> int:
         f"({in_steps:.0f} s of them in the steps); reports in {options.out / 'report'}"
     )
     return PROMOTED if promoted else NOT_PROMOTED
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "run.lock").open("a"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: expected a folder that can be written, got {error.strerror}; "
+            "give another --out"
+        ) from error
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from needledrop.audio.feature_store import ExtractionConfig
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.training import TrainingConfig
+from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.wmf import WmfConfig
 from needledrop.plays.split import SplitConfig
@@ -88,4 +89,16 @@ def build_configurations(values: Mapping[str, Any]) -> None:
         if kind is DecodeLimits and "window_seconds" in values:
             arguments["min_seconds"] = values["window_seconds"]
         if arguments:
-            kind(**arguments)
+            _build(kind, arguments)
+
+
+def _build(kind: type, arguments: Mapping[str, Any]) -> None:
+    """Build one, and name what it refuses as the pipeline does."""
+    try:
+        kind(**arguments)
+    except ConfigRejected as error:
+        message = str(error)
+        for name, (destination, field) in DESTINATIONS.items():
+            if destination is kind and message.split(":")[0].endswith(f".{field}"):
+                raise ConfigRejected(f"{name}:{message.partition(':')[2]}") from None
+        raise

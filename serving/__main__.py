@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(arguments: list[str]) -> None:
     options = _serve_parser().parse_args(arguments)
+    _check_registry(options.registry)
     for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:
         _check_port(options.host, port)
     # Feast sets these for its own server, and a child inherits them: this process's metrics would
@@ -80,6 +81,17 @@ def _serve(arguments: list[str]) -> None:
             access_log=options.access_log,
         )
     )
+
+
+def _check_registry(folder: Path) -> None:
+    """Refuse what can't become a registry; an empty or absent folder may fill later."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigRejected(f"--registry {folder}: expected a folder, got a file")
+    if (folder / "registry").is_dir():
+        raise ConfigRejected(
+            f"--registry {folder}: expected a registry, got a run's folder; "
+            f"give --registry {folder / 'registry'}"
+        )
 
 
 def _serve_parser() -> argparse.ArgumentParser:

@@ -88,6 +88,26 @@ def test_a_value_out_of_range_is_refused_before_anything_starts(values):
         checked(values, KNOWN)
 
 
+def test_a_value_out_of_range_is_named_as_it_was_typed():
+    for values, start in [
+        ({"n_factors": -3}, "n_factors: expected 1 to 4096"),
+        ({"split_kind": "foo"}, "split_kind: expected 'random' or 'artist'"),
+    ]:
+        with pytest.raises(ConfigRejected) as caught:
+            checked(values, KNOWN)
+        assert str(caught.value).startswith(start)
+
+
+def test_an_out_that_can_not_be_written_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "data" / "audio").mkdir(parents=True)
+    for name in ("plays.tsv", "tracks.csv", "file"):
+        (tmp_path / name if name == "file" else tmp_path / "data" / name).write_text("x")
+    done = call("run", "train", "--data", tmp_path / "data", "--out", tmp_path / "file")
+    assert done.returncode == 1
+    assert "expected a folder that can be written" in done.stderr
+    assert done.stdout == ""
+
+
 def test_whole_numbers_are_numbers_and_lists_are_lists():
     values = checked(parsed_settings(["dropout=0", "n_filters=[8, 8, 8]"], KNOWN), KNOWN)
     assert values["dropout"] == 0.0

@@ -67,6 +67,15 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
             assert result.stderr.count("\n") == 1
 
 
+def test_what_can_not_be_a_registry_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run" / "registry").mkdir(parents=True)
+    check_failure(command("--registry", str(tmp_path / "file")), 1, "a folder, got a file")
+    check_failure(
+        command("--registry", str(tmp_path / "run")), 1, "give --registry", "run/registry"
+    )
+
+
 def test_wrong_options_are_named(tmp_path: Path) -> None:
     registry = ("--registry", str(tmp_path), "--host", "127.0.0.1", "--no-grpc")
     check_failure(command(), 2, "--registry")
