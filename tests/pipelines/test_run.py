@@ -38,7 +38,7 @@ def promoted(catalogue, tmp_path_factory) -> tuple[Path, subprocess.CompletedPro
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while not list((out / "workspace" / "checkpoints").glob("*.pt")):
         assert killed.poll() is None, (out / "run.log").read_text()[-2000:]
         assert time.monotonic() < deadline
