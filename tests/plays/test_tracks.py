@@ -257,7 +257,11 @@ def test_order_of_rows_makes_no_difference(tmp_path_factory, rows, random):
         ('song_id,title\nSOA,"One\nSOB,Two\n', "t.csv:2: expected every quotation mark"),
         ('"song_id\nSOA\n', "t.csv:1: expected a header line, but"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "got binary data"),
-        (gzip.compress(f"{HEADER}\n{ROW}\n".encode())[:-9], "reading failed"),
+        pytest.param(
+            gzip.compress(f"{HEADER}\n{ROW}\n".encode())[:-9],
+            "reading failed",
+            id="gzip cut short",  # gzip writes the time: its bytes make no name
+        ),
         (b"PAR1" + bytes(50), "reading failed"),
     ],
 )

@@ -403,6 +403,18 @@ def test_an_unpacked_endless_line_stays_bounded(tmp_path):
         (gzip.compress(GOOD.encode() * 100)[:-12], "reading failed"),
         (b"\x1f\x8b\x08\x00garbage", "reading failed"),
     ],
+    ids=[
+        "nothing",
+        "a byte order mark",
+        "gzip of nothing",
+        "zip",
+        "UTF-16",
+        "PNG",
+        "Ogg",
+        "gzip of zeros",
+        "gzip cut short",
+        "gzip's head alone",
+    ],
 )
 def test_files_that_are_no_plays_are_refused(tmp_path, content, got):
     message = refusal(tmp_path / "plays.tsv", content)
