@@ -20,11 +20,11 @@ def factorize_plays(
     factor_report: Output[HTML],
     metrics: Output[Metrics],
 ):
-    """Learn latent factors of listeners and training songs by weighted matrix factorisation.
+    """Learn latent factors of listeners and songs by weighted matrix factorisation.
 
     Args:
         plays: accepted plays.
-        split: only the training songs' plays are looked at.
+        split: the plays of its test songs are not looked at.
         n_factors: k.
         regularization: lambda.
         n_als_iterations: pairs of half-steps.

@@ -1,4 +1,4 @@
-"""Learns factors from the training songs' plays, and reports on them."""
+"""Learns factors from the plays of all songs but the test songs, and reports on them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def factorize(
     plays_path: Path, split_path: Path, config: WmfConfig, factors_path: Path, journal: Journal
 ) -> Page:
     """Factorise, save the factors, and return the report."""
-    plays = Plays.load(plays_path).of_songs(Split.load(split_path).train.tolist())
+    plays = Plays.load(plays_path).of_songs(Split.load(split_path).known.tolist())
     with journal.progress("ALS iterations", config.n_iterations, "iteration") as advance:
         factors = learn_factors(
             plays, config, on_iteration=lambda n, loss: advance(n + 1, f"objective {loss:,.0f}")
@@ -44,7 +44,7 @@ def _page(factors: Factors, plays: Plays, density: float) -> Page:
     config = factors.config
     page = Page(
         "Factors from plays",
-        lead=f"{len(factors.user_ids):,} listeners, {len(factors.song_ids):,} training songs, "
+        lead=f"{len(factors.user_ids):,} listeners, {len(factors.song_ids):,} songs, "
         f"{plays.user_song.nnz:,} pairs (density {density:.2%}), {config.n_factors} factors.",
     )
     figure = Figure(figsize=(9, 3.2), layout="constrained")

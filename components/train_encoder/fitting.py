@@ -3,7 +3,9 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import nn
 
 from components.journal import Journal
@@ -11,7 +13,7 @@ from components.train_encoder.material import Material
 from needledrop.artifacts import fingerprint_of_code, fingerprint_of_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder, CnnEnsemble
-from needledrop.encoders.linear import LinearEncoder, fit_linear
+from needledrop.encoders.linear import fit_linear, scores_of_ridges
 from needledrop.encoders.training import (
     Epoch,
     TrainingConfig,
@@ -24,30 +26,35 @@ from needledrop.page import Page
 
 
 def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Page]:
-    """Fit the linear baseline; return its bundle and its page."""
-    validation = material.validation
+    """Fit the linear baseline; return its bundle and its page.
+
+    The ridge is chosen on the validation songs; then all songs are learned from.
+    """
+    validation, table, rows = material.validation, material.table, material.training_rows
     bags = material.bag_of_words.transform(clip.mfcc for clip in validation.clips)
-
-    def validation_map(encoder: LinearEncoder) -> float:
-        return validation.mean_average_precision(encoder.factors_of_bags(bags))
-
-    encoder, scores = fit_linear(
+    scores = scores_of_ridges(
         material.bag_of_words,
-        material.table.bag_of_words,
-        material.table.song_factors,
+        table.bag_of_words[rows],
+        table.song_factors[rows],
         material.scaler,
-        validation_map,
+        lambda encoder: validation.mean_average_precision(encoder.factors_of_bags(bags)),
     )
-    best = scores[encoder.ridge]
+    ridge = max(scores, key=scores.__getitem__)
+    encoder = fit_linear(
+        material.bag_of_words, table.bag_of_words, table.song_factors, material.scaler, ridge
+    )
     page = Page("Training of the linear baseline", lead=f"{material.summary()}.")
     page.table(
         ["ridge", "validation mAP@500"],
         [[f"{ridge:g}", f"{score:.4f}"] for ridge, score in scores.items()],
     )
-    page.sentence(f"The ridge {encoder.ridge:g} was chosen.")
-    journal.record({"validation_map_500": best, "ridge": encoder.ridge})
-    journal.say(f"linear baseline on {material.summary()}: validation mAP@500 {best:.4f}")
-    return material.bundle(encoder, {"validation_map_500": best}), page
+    page.sentence(
+        f"The ridge {ridge:g} was chosen; with it the baseline was fitted again on the training "
+        "and the validation songs."
+    )
+    journal.record({"validation_map_500": scores[ridge], "ridge": ridge})
+    journal.say(f"linear baseline on {material.summary()}: validation mAP@500 {scores[ridge]:.4f}")
+    return material.bundle(encoder, {"validation_map_500": scores[ridge]}), page
 
 
 def fit_cnn_bundle(
@@ -57,7 +64,12 @@ def fit_cnn_bundle(
     workspace: Path,
     journal: Journal,
 ) -> tuple[Bundle, Page]:
-    """Train the convolutional network; return its bundle and its page.
+    """Train the convolutional networks; return their bundle and their page.
+
+    A trial network learns from the training songs, and its score on the validation songs says after
+    how many epochs to stop. The networks that are kept learn from the training and the validation
+    songs for as many epochs: songs are dear, and more of them beat any other change
+    (docs/adr/0005).
 
     The state after each epoch is kept in the workspace under the fingerprint of the data, the
     settings and the code, so that only the very same training is taken up again.
@@ -65,81 +77,113 @@ def fit_cnn_bundle(
     frontend, validation, scaler = material.features.frontend, material.validation, material.scaler
     settings = {"cnn": asdict(cnn), "training": asdict(training)}
     fingerprint = fingerprint_of_json([material.data_fingerprint, settings, fingerprint_of_code()])
-    song_ids = material.table.song_ids
+    table = material.table
     with seeded_initialisation(training.seed):
         network = CnnEnsemble(cnn, n_mels=frontend.n_mels, n_factors=material.factors.n_factors)
-    network.fit_bands(material.features[song_id].log_mel for song_id in song_ids.tolist())
+        trial = Cnn(cnn, n_mels=frontend.n_mels, n_factors=material.factors.n_factors)
+
+    def songs(rows: NDArray[np.intp]) -> TrainingSet:
+        targets = scaler.targets(table.song_factors[rows])
+        return TrainingSet(material.features, table.song_ids[rows], targets, frontend.window_frames)
 
     def validation_map(trained: nn.Module) -> float:
-        assert isinstance(trained, Cnn | CnnEnsemble)
+        assert isinstance(trained, Cnn)
         encoder = CnnEncoder(trained, cnn, scaler, frontend.window_frames)
         return validation.mean_average_precision(encoder.factors(validation.clips))
 
-    songs = TrainingSet(
-        material.features,
-        song_ids,
-        scaler.targets(material.table.song_factors),
-        frontend.window_frames,
+    trial_songs = songs(material.training_rows)
+    trial.fit_bands(material.features[song].log_mel for song in trial_songs.song_ids.tolist())
+    with journal.progress("trial network, epochs", training.n_epochs, "epoch") as advance:
+        tried = train(
+            trial,
+            trial_songs,
+            validation_map,
+            training,
+            checkpoint=workspace / "checkpoints" / f"{fingerprint[:16]}-trial.pt",
+            fingerprint=fingerprint,
+            on_epoch=lambda epoch: advance(
+                epoch.number + 1,
+                f"loss {epoch.loss:.2f}, validation mAP {epoch.validation_score:.4f}",
+            ),
+        )
+    best = kept_epoch(tried, training)
+    score = best.validation_score
+    assert score is not None  # the trial was validated
+    journal.say(
+        f"trial network on {material.summary()}: {len(tried)} epochs, the best is epoch "
+        f"{best.number + 1}, validation mAP@500 {score:.4f}"
     )
+
+    n_epochs = best.number + 1
+    all_songs = songs(np.arange(len(table.song_ids)))
+    network.fit_bands(material.features[song].log_mel for song in all_songs.song_ids.tolist())
     histories: list[list[Epoch]] = []
     for number, member in enumerate(network.members):
         what = f"network {number + 1} of {cnn.n_networks}, epochs"
-        with journal.progress(what, training.n_epochs, "epoch") as advance:
+        with journal.progress(what, n_epochs, "epoch") as advance:
             history = train(
                 member,
-                songs,
-                validation_map,
-                replace(training, seed=training.seed + number),
+                all_songs,
+                None,
+                replace(training, n_epochs=n_epochs, seed=training.seed + number),
                 checkpoint=workspace / "checkpoints" / f"{fingerprint[:16]}-{number}.pt",
                 fingerprint=fingerprint,
                 on_epoch=lambda epoch, advance=advance: advance(
-                    epoch.number + 1,
-                    f"loss {epoch.loss:.2f}, validation mAP {epoch.validation_score:.4f}",
+                    epoch.number + 1, f"loss {epoch.loss:.2f}"
                 ),
             )
         histories.append(history)
-        journal.say(f"network {number + 1} of {cnn.n_networks}: {_kept(history, training)}")
-    score = validation_map(network)
-    figures = {"n_epochs": sum(map(len, histories)), "validation_map_500": score}
+    figures = {
+        "n_epochs": len(tried) + sum(map(len, histories)),
+        "validation_map_500": score,
+        "training_loss": float(np.mean([history[-1].loss for history in histories])),
+    }
     journal.record(figures)
-    journal.say(f"together, on {material.summary()}: validation mAP@500 {score:.4f}")
+    journal.say(
+        f"{cnn.n_networks} networks on all {len(all_songs.song_ids)} of them, {n_epochs} epochs "
+        f"each: loss {figures['training_loss']:.2f}"
+    )
     encoder = CnnEncoder(network.cpu().eval(), cnn, scaler, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})
-    return bundle, _curves(material, histories, training, score)
-
-
-def _kept(history: list[Epoch], training: TrainingConfig) -> str:
-    best = kept_epoch(history, training)
-    return (
-        f"{len(history)} epochs, the weights of epoch {best.number + 1} kept, validation mAP@500 "
-        f"{best.validation_score:.4f}"
-    )
+    return bundle, _curves(material, tried, best, histories)
 
 
 def _curves(
-    material: Material, histories: list[list[Epoch]], training: TrainingConfig, score: float
+    material: Material, tried: list[Epoch], best: Epoch, histories: list[list[Epoch]]
 ) -> Page:
     page = Page("Training of the convolutional network", lead=f"{material.summary()}.")
-    for number, history in enumerate(histories, start=1):
-        page.sentence(f"Network {number}: {_kept(history, training)}.")
-    page.sentence(f"All together: validation mAP@500 {score:.4f}.")
+    page.sentence(
+        f"A trial network learned from the training songs for {len(tried)} epochs and did best on "
+        f"the validation songs after {best.number + 1}: mAP@500 {best.validation_score:.4f}. "
+        f"{len(histories)} networks then learned from all of these songs for as many epochs; what "
+        "they predict is averaged."
+    )
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    for number, history in enumerate(histories, start=1):
-        epochs = [epoch.number + 1 for epoch in history]
-        losses.plot(epochs, [epoch.loss for epoch in history], label=f"network {number}")
-        scores.plot(epochs, [epoch.validation_score for epoch in history])
-        best = kept_epoch(history, training)
-        scores.plot(best.number + 1, best.validation_score, "o", color="#1c2330", markersize=4)
+    names = ["trial network", *(f"network {n}" for n in range(1, len(histories) + 1))]
+    for name, history in zip(names, [tried, *histories], strict=True):
+        numbers = [epoch.number + 1 for epoch in history]
+        losses.plot(numbers, [epoch.loss for epoch in history], label=name)
+    scores.plot(
+        [epoch.number + 1 for epoch in tried], [epoch.validation_score or 0.0 for epoch in tried]
+    )
+    scores.plot(best.number + 1, best.validation_score, "o", color="#1c2330", markersize=4)
     losses.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     losses.legend(frameon=False)
-    scores.set(xlabel="epoch", ylabel="validation mAP@500", ylim=(0, None))
-    page.plot(figure, "Loss and validation score by epoch; dots mark the weights that were kept.")
+    scores.set(xlabel="epoch of the trial network", ylabel="validation mAP@500", ylim=(0, None))
+    page.plot(
+        figure, "Loss by epoch, and the trial network's validation score; the dot marks its best."
+    )
     page.table(
         ["network", "epoch", "training loss", "validation mAP@500"],
         [
-            [number, epoch.number + 1, f"{epoch.loss:.3f}", f"{epoch.validation_score:.4f}"]
-            for number, history in enumerate(histories, start=1)
+            [
+                name,
+                epoch.number + 1,
+                f"{epoch.loss:.3f}",
+                "" if epoch.validation_score is None else f"{epoch.validation_score:.4f}",
+            ]
+            for name, history in zip(names, [tried, *histories], strict=True)
             for epoch in history
         ],
     )

@@ -6,6 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feature_repo.store import FactorStore
 from feature_repo.training import TrainingTable
 from needledrop.artifacts import (
@@ -34,8 +37,8 @@ class Material:
     """What every encoder is fitted on.
 
     Attributes:
-        table: training songs with factors and bags of words, from the feature store.
-        factors: of the users, and of the training songs.
+        table: training and validation songs with factors and bags of words, from the feature store.
+        factors: of the users, and of those songs.
         plays: all accepted plays; only the catalogue looks at those of held-out songs.
         split: which songs are which.
         features: log-mel and MFCCs.
@@ -53,20 +56,29 @@ class Material:
 
     @cached_property
     def scaler(self) -> TargetScaler:
-        """Fitted on the training songs' factors."""
+        """Fitted on the factors of all songs of the table."""
         return TargetScaler.fit(self.table.song_factors)
 
     @cached_property
+    def training_rows(self) -> NDArray[np.intp]:
+        """The rows of the table that are training songs."""
+        return np.flatnonzero(np.isin(self.table.song_ids, self.split.train))
+
+    @cached_property
     def validation(self) -> HeldOutSongs:
-        """The validation songs."""
+        """The validation songs, for listeners who are known by their plays of training songs."""
+        of_training = self.plays.of_songs(self.split.train.tolist())
         return HeldOutSongs.select(
-            self.split.validation.tolist(), self.plays, self.factors, self.features
+            self.split.validation.tolist(),
+            self.plays,
+            self.factors.with_listeners_of(of_training),
+            self.features,
         )
 
     def summary(self) -> str:
         """Say in half a sentence what there is to learn from."""
         return (
-            f"{len(self.table.song_ids)} training songs, {len(self.validation.song_ids)} "
+            f"{len(self.training_rows)} training songs and {len(self.validation.song_ids)} "
             f"validation songs, {self.factors.n_factors} factors"
         )
 

@@ -2,7 +2,7 @@
 
     W = (B^T B + r I)^-1 B^T Z
 
-with B the centred bags of words and Z the scaled factors of the training songs. The paper's linear
+with B the centred bags of words and Z the scaled factors of the songs. The paper's linear
 regression is r = 0; r is chosen on validation songs, which makes the baseline as strong as it gets.
 
 Shapes: n songs, d principal components, k factors.
@@ -60,22 +60,19 @@ def fit_linear(
     bags: NDArray[np.float32],
     song_factors: NDArray[np.float32],
     scaler: TargetScaler,
-    validation_score: Callable[[LinearEncoder], float],
-) -> tuple[LinearEncoder, dict[float, float]]:
-    """Fit the baseline; the ridge is the one with the highest validation score.
+    ridge: float,
+) -> LinearEncoder:
+    """Fit the baseline.
 
     Args:
         bag_of_words: what made the bags.
-        bags: (n, d) of the training songs.
+        bags: (n, d) of the songs to learn from.
         song_factors: (n, k) of the same songs.
-        scaler: fitted on those factors.
-        validation_score: higher is better.
-
-    Returns:
-        The encoder, and the validation score of each ridge that was tried.
+        scaler: of the factors.
+        ridge: r, relative to the mean variance of the bags.
 
     Raises:
-        InputError: there is no training song.
+        InputError: there is no song.
     """
     if not len(bags):
         raise InputError("expected training songs with both plays and audio, got none")
@@ -83,17 +80,26 @@ def fit_linear(
     targets = scaler.targets(song_factors).astype(np.float64)
     covariance = bags64.T @ bags64
     unit = max(float(np.trace(covariance)) / len(covariance), np.finfo(np.float64).tiny)
-    scores: dict[float, float] = {}
-    best: LinearEncoder | None = None
-    for ridge in RIDGES:
-        weights = linalg.solve(
-            covariance + ridge * unit * np.eye(len(covariance)), bags64.T @ targets, assume_a="pos"
-        )
-        encoder = LinearEncoder(
-            bag_of_words, np.ascontiguousarray(weights, dtype=np.float32), scaler, ridge
-        )
-        scores[ridge] = validation_score(encoder)
-        if best is None or scores[ridge] > scores[best.ridge]:
-            best = encoder
-    assert best is not None  # RIDGES is not empty
-    return best, scores
+    weights = linalg.solve(
+        covariance + ridge * unit * np.eye(len(covariance)), bags64.T @ targets, assume_a="pos"
+    )
+    return LinearEncoder(
+        bag_of_words, np.ascontiguousarray(weights, dtype=np.float32), scaler, ridge
+    )
+
+
+def scores_of_ridges(
+    bag_of_words: BagOfWords,
+    bags: NDArray[np.float32],
+    song_factors: NDArray[np.float32],
+    scaler: TargetScaler,
+    validation_score: Callable[[LinearEncoder], float],
+) -> dict[float, float]:
+    """Return the validation score of each ridge in :data:`RIDGES`; higher is better.
+
+    Takes the training songs' bags and factors, and raises, as :func:`fit_linear` does.
+    """
+    return {
+        ridge: validation_score(fit_linear(bag_of_words, bags, song_factors, scaler, ridge))
+        for ridge in RIDGES
+    }

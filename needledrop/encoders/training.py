@@ -96,11 +96,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: its mean training loss and its validation score."""
+    """An epoch's mean training loss, and its validation score where one was asked for."""
 
     number: int
     loss: float
-    validation_score: float
+    validation_score: float | None
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class TrainingSet:
 def train(
     network: nn.Module,
     songs: TrainingSet,
-    validation_score: Callable[[nn.Module], float],
+    validation_score: Callable[[nn.Module], float] | None,
     config: TrainingConfig | None = None,
     *,
     objective: Objective = mean_squared_error,
@@ -164,7 +164,8 @@ def train(
         network: takes (n, t, m) windows to (n, k) targets; it is changed in place.
         songs: the training set.
         validation_score: asked after each epoch; higher is better. The network is in evaluation
-            mode and on the training device.
+            mode and on the training device. With None, all epochs are trained and the last one's
+            weights are kept.
         config: epochs, learning rate and so on.
         objective: what is minimised.
         checkpoint: where the state is kept between epochs; a checkpoint of another fingerprint is
@@ -187,7 +188,9 @@ def train(
     while not state.is_finished:
         number = len(state.history)
         loss = _one_epoch(network, songs, objective, state, config, number, device)
-        state.record(Epoch(number, loss, validation_score(state.averaged_network.eval())))
+        averaged = state.averaged_network.eval()
+        score = validation_score(averaged) if validation_score else None
+        state.record(Epoch(number, loss, score))
         if checkpoint:
             state.keep(checkpoint, fingerprint)
         if on_epoch:
@@ -199,8 +202,12 @@ def train(
 
 def kept_epoch(history: Sequence[Epoch], config: TrainingConfig) -> Epoch:
     """Return the epoch whose weights are kept: the best from ``min_epochs`` on, or the last."""
-    settled = history[config.min_epochs - 1 :]
-    return max(settled, key=lambda epoch: epoch.validation_score) if settled else history[-1]
+    scores = {
+        epoch.number: epoch.validation_score
+        for epoch in history[config.min_epochs - 1 :]
+        if epoch.validation_score is not None
+    }
+    return history[max(scores, key=scores.__getitem__)] if scores else history[-1]
 
 
 def torch_device(name: str) -> torch.device:

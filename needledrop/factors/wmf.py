@@ -13,7 +13,7 @@ Shapes: U users, I songs, k factors.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,23 @@ class Factors:
         """k."""
         return self.config.n_factors
 
+    def with_listeners_of(self, plays: Plays) -> "Factors":
+        """Return these factors with listeners of whom some plays alone are known.
+
+        The songs keep their factors; the listeners are solved anew, from those plays alone. So a
+        song that is not among them is new to the listeners.
+
+        Args:
+            plays: of songs that these factors know, and of the same U users, in their order.
+        """
+        rows = np.searchsorted(self.song_ids, plays.song_ids)
+        song_factors = self.song_factors[rows]
+        confidence = confidence_from_plays(plays.user_song, self.config.confidence)
+        user_factors = fold_in_rows(confidence, song_factors, self.config.regularization)
+        return replace(
+            self, user_factors=user_factors, song_factors=song_factors, song_ids=plays.song_ids
+        )
+
     def fold_in_songs(self, plays: Plays) -> NDArray[np.float32]:
         """Return (I', k) factors of the plays' songs, solved against these users.
 
@@ -171,7 +188,7 @@ def learn_factors(
     songs' factors and equals its own fold-in.
 
     Args:
-        plays: of the training songs alone.
+        plays: without those of the test songs.
         config: k, lambda and the rest.
         on_iteration: called with the iteration's number from 0 and the objective's value.
     """

@@ -89,6 +89,11 @@ class Split:
     left_out: NDArray[np.str_]
     n_without_artist: int = 0
 
+    @property
+    def known(self) -> NDArray[np.str_]:
+        """The songs whose plays may be learned from: all but the test songs (and the left out)."""
+        return np.sort(np.concatenate([self.train, self.validation]))
+
     def verify(self, artist_of: Mapping[str, str] | None = None) -> None:
         """Check that no song, and where the split promises so no artist, is in two parts.
 

@@ -11,7 +11,7 @@ from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
-from needledrop.encoders.linear import RIDGES, fit_linear
+from needledrop.encoders.linear import RIDGES, fit_linear, scores_of_ridges
 from needledrop.encoders.targets import TargetScaler
 from needledrop.encoders.training import seeded_initialisation
 from needledrop.errors import ArtifactBroken, FrontendMismatch, InputError, ShapeMismatch
@@ -55,7 +55,7 @@ def linear_bundle(world, cnn_bundle):
     words = BagOfWords.fit(store, store.song_ids[:10].tolist(), BagOfWordsConfig(n_words=32))
     bags = words.transform(store[song].mfcc for song in store.song_ids[:10].tolist())
     scaler = TargetScaler.fit(factors.song_factors)
-    encoder, _ = fit_linear(words, bags, factors.song_factors, scaler, lambda e: -e.ridge)
+    encoder = fit_linear(words, bags, factors.song_factors, scaler, min(RIDGES))
     catalogue = Catalogue.assemble(encoder, factors, plays, store)
     return Bundle(encoder, store.frontend, catalogue, cnn_bundle.gram, cnn_bundle.about)
 
@@ -144,17 +144,26 @@ def test_ridge_regression_is_the_normal_equations(world):
     words = BagOfWords.fit(store, store.song_ids[:10].tolist(), BagOfWordsConfig(n_words=32))
     bags = words.transform(store[song].mfcc for song in store.song_ids[:10].tolist())
     scaler = TargetScaler.fit(factors.song_factors)
-    encoder, scores = fit_linear(
-        words, bags, factors.song_factors, scaler, lambda e: -abs(np.log10(e.ridge))
-    )
-    assert encoder.ridge == 1.0
-    assert set(scores) == set(RIDGES)
+    encoder = fit_linear(words, bags, factors.song_factors, scaler, 1.0)
     b, z = bags.astype(np.float64), scaler.targets(factors.song_factors).astype(np.float64)
     unit = np.trace(b.T @ b) / b.shape[1]
     expected = np.linalg.inv(b.T @ b + unit * np.eye(b.shape[1])) @ b.T @ z
     np.testing.assert_allclose(encoder.weights, expected, rtol=1e-3, atol=1e-5)
     with pytest.raises(InputError, match="training songs"):
-        fit_linear(words, bags[:0], factors.song_factors[:0], scaler, lambda e: 0.0)
+        fit_linear(words, bags[:0], factors.song_factors[:0], scaler, 1.0)
+
+
+def test_every_ridge_is_scored_on_the_encoder_that_it_gives(world):
+    store, _, factors = world
+    words = BagOfWords.fit(store, store.song_ids[:10].tolist(), BagOfWordsConfig(n_words=32))
+    bags = words.transform(store[song].mfcc for song in store.song_ids[:10].tolist())
+    scaler = TargetScaler.fit(factors.song_factors)
+    scores = scores_of_ridges(
+        words, bags, factors.song_factors, scaler, lambda e: float(np.abs(e.weights).sum())
+    )
+    assert list(scores) == list(RIDGES)
+    # The stronger the ridge, the smaller the weights.
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
 
 
 def test_files_that_do_not_fit_together_say_so(cnn_bundle, tmp_path):

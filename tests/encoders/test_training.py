@@ -1,5 +1,7 @@
 """The seeded loop: it learns, repeats itself, resumes to the same weights, and stops early."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -253,3 +255,13 @@ def test_the_target_scaler_is_undone_exactly():
     assert np.sqrt(np.mean(targets**2)) == pytest.approx(1, rel=1e-5)
     np.testing.assert_allclose(scaler.factors(targets), factors, atol=1e-4)
     assert TargetScaler.fit(np.ones((3, 2), np.float32)).scale == 1.0
+
+
+def test_without_validation_all_epochs_are_trained_and_the_last_one_is_kept(heard):
+    kept, last = network(), network()
+    config = replace(QUICK, min_epochs=1, patience_epochs=1)
+    history = train(kept, training_set(heard), None, config)
+    assert [epoch.validation_score for epoch in history] == [None] * 4
+    # A score that rises keeps the last epoch's weights too.
+    train(last, training_set(heard), rising(), config)
+    assert torch.equal(flat(kept), flat(last))

@@ -112,6 +112,19 @@ def test_songs_are_folded_in_by_user_id_whatever_the_order_of_users():
     assert not factors.fold_in_songs(strangers).any()
 
 
+def test_listeners_of_some_plays_are_the_half_step_over_those_songs_alone():
+    plays = toy_plays()
+    config = WmfConfig(n_factors=K, regularization=0.7)
+    factors = learn_factors(plays, config)
+    some = plays.song_ids[::2].tolist()
+    there = factors.with_listeners_of(plays.of_songs(some))
+    rows = factors.song_factors[::2]
+    np.testing.assert_array_equal(there.song_factors, rows)
+    assert there.song_ids.tolist() == some
+    expected = half_step(plays.of_songs(some).user_song.toarray(), rows.astype(np.float64), config)
+    np.testing.assert_allclose(there.user_factors, expected, atol=1e-4)
+
+
 def test_confidence_follows_the_equation_and_keeps_the_pattern():
     counts = toy_plays().user_song
     confidence = confidence_from_plays(counts, ConfidenceConfig(alpha=3.0, epsilon=0.5))

@@ -53,6 +53,7 @@ def test_disjoint_exhaustive_stable_and_without_split_artists(catalogue, random)
     assert sorted(parts) == sorted(songs)
     assert sum(len(getattr(split, part)) for part in PARTS) == len(songs)
     assert {*split.test, *split.validation} <= audible
+    assert split.known.tolist() == sorted({*songs} - {*split.test, *split.left_out})
     # Neither the order of the songs nor repetitions matter.
     again = split_songs(random.sample(songs, len(songs)) + songs[:5], **arguments)
     assert part_of(again) == parts
