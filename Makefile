@@ -1,6 +1,7 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   the predictor on what the last run promoted
 # make test    all tests
+# make images  the images that the steps and the predictor run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline
 # make lock    resolve the dependencies again
 
@@ -15,7 +16,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test check format lock clean environment
+.PHONY: run serve test images check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +50,18 @@ demo-catalogue: $(READY)
 
 serve: $(READY)
 	@$(BIN)/python -m serving --registry "$(OUT)/registry" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+
+# BuildKit is needed: either `docker buildx` is there, or the client has it built in (as Debian's).
+DOCKER ?= docker
+BASE ?= python:3.11-slim
+TAG ?= 0.1.0
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+images:
+	for image in data train serve; do \
+	  DOCKER_BUILDKIT=1 $(DOCKER) build --network=host --file infra/images/Dockerfile \
+	    --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) \
+	    --target $$image --tag needledrop-$$image:$(TAG) . || exit 1; \
+	done
 
 test: $(READY)
 	$(BIN)/python -m pytest

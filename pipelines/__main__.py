@@ -15,6 +15,7 @@ examples:
   python -m pipelines run train --data runs/demo/data --out runs/demo
   python -m pipelines run train --data ~/music --out runs/mine --set split_kind=artist
   python -m pipelines run train --data ~/music --out runs/mine --config my.yaml --set n_epochs=80
+  python -m pipelines run train --data ~/music --out runs/mine --runner docker
   python -m pipelines parameters train
   python -m pipelines compile
   python -m pipelines rollback --out runs/mine
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="one parameter; stronger than --config; may be given several times",
     )
+    run.add_argument(
+        "--runner",
+        choices=["subprocess", "docker"],
+        default="subprocess",
+        help="each step in this environment, or in its image (make images)",
+    )
     run.set_defaults(command=_run)
 
     listing = commands.add_parser("parameters", help="list a pipeline's parameters")
@@ -107,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_writable(options.out)
     print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
-    run = run_locally(train_pipeline, values, options.out)
+    run = run_locally(train_pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
     in_steps = sum(run.step_seconds.values())
     print(

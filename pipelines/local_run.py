@@ -63,16 +63,20 @@ class LocalRun:
         return (self.artifacts / step / "executor_output.json").exists()
 
 
-def run_locally(pipeline: Any, arguments: Mapping[str, Any], out: Path) -> LocalRun:
+def run_locally(
+    pipeline: Any, arguments: Mapping[str, Any], out: Path, *, in_containers: bool = False
+) -> LocalRun:
     """Run a pipeline in ``out``.
 
     Args:
         pipeline: the KFP pipeline; its folders (registry, store, workspace) are set here.
         arguments: its other parameters.
         out: the run's folder; made where it is not there.
+        in_containers: each step in its image, by Docker.
 
     Raises:
         RunFailed: a step failed, or another run is at work in the folder.
+        InputError: there is no Docker engine, or an image is missing.
     """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -86,9 +90,15 @@ def run_locally(pipeline: Any, arguments: Mapping[str, Any], out: Path) -> Local
         # Threads that wait by spinning make a step of training twenty times slower on a machine
         # that has something else to do.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if sys.stderr.isatty():
-            os.environ[TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+        if in_containers:
+            from pipelines.containers import docker_runner
+
+            runner = docker_runner(arguments, out, {TIMES_VARIABLE: str(times)})
+        else:
+            runner = local.SubprocessRunner(use_venv=False)
+            if sys.stderr.isatty():
+                os.environ[TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+        local.init(runner, pipeline_root=str(root))
         started = time.monotonic()
         terminal = _Terminal(log, sys.stdout)
         try:
@@ -106,7 +116,12 @@ def run_locally(pipeline: Any, arguments: Mapping[str, Any], out: Path) -> Local
                 )
         except RuntimeError:
             raise RunFailed(terminal.failure(out / "run.log")) from None
-    artifacts = next(path for path in root.iterdir() if path.name != "step_times")
+        artifacts = next(path for path in root.iterdir() if path.name != "step_times")
+        # kfp can take a container that failed for one that succeeded: the engine may have removed
+        # it before its exit status was asked for. A step's last act is to write this file.
+        for step in terminal.steps:
+            if not (artifacts / step / "executor_output.json").exists():
+                raise RunFailed(terminal.failure(out / "run.log", step))
     run = LocalRun(
         run_id,
         artifacts,
@@ -174,9 +189,9 @@ class _Terminal:
         self._log = log
         self._screen = screen
         self._rest = ""
-        self._step = ""
-        self._last_line = ""
-        self._error = ""
+        self.steps: list[str] = []
+        self._last_lines: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
         self._started = time.monotonic()
 
     def write(self, text: str) -> int:
@@ -193,25 +208,30 @@ class _Terminal:
     def isatty(self) -> bool:
         return False
 
-    def failure(self, log: Path) -> str:
-        """Say in one sentence what failed: the step's own words, or its last line."""
-        if self._error:
-            return f"{self._step}: {self._error}"
-        return f"{self._step} failed: {self._last_line}; everything it printed is in {log}"
+    def failure(self, log: Path, step: str = "") -> str:
+        """Say in one sentence what failed: the words of the first step that said so, or of one."""
+        step = next(iter(self._errors), step or (self.steps[-1] if self.steps else "the run"))
+        if step in self._errors:
+            return f"{step}: {self._errors[step]}"
+        last = self._last_lines.get(step, "it said nothing")
+        return f"{step} failed: {last}; everything it printed is in {log}"
 
     def _take(self, line: str) -> None:
         if started := _EXECUTING.search(line):
-            self._step = started[1]
+            if self._errors:
+                # A container that failed and was taken for one that succeeded.
+                raise RuntimeError
+            self.steps.append(started[1])
             seconds = time.monotonic() - self._started
-            self._show(f"\n[{seconds:4.0f} s] {self._step}")
+            self._show(f"\n[{seconds:4.0f} s] {started[1]}")
         mark, found, text = line.partition(MARK)
         if found and not mark.strip():
             if text.startswith("error: "):
-                self._error = text.removeprefix("error: ")
+                self._errors.setdefault(self.steps[-1], text.removeprefix("error: "))
             else:
                 self._show(f"         {text}")
         elif line.startswith("    ") and line.strip():
-            self._last_line = line.strip()
+            self._last_lines[self.steps[-1] if self.steps else ""] = line.strip()
 
     def _show(self, text: str) -> None:
         self._screen.write(text + "\n")

@@ -2,10 +2,10 @@
 
 from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
-from components.step import step
+from components.step import training_step
 
 
-@step
+@training_step
 def train_encoder(
     encoder: str,
     published: Input[Dataset],

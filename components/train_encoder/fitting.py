@@ -12,7 +12,7 @@ from components.journal import Journal
 from components.train_encoder.material import Material
 from needledrop.artifacts import fingerprint_of_code, fingerprint_of_json
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
 from needledrop.encoders.linear import fit_linear, scores_of_ridges
 from needledrop.encoders.training import (
     Epoch,
@@ -79,15 +79,16 @@ def fit_cnn_bundle(
     fingerprint = fingerprint_of_json([material.data_fingerprint, settings, fingerprint_of_code()])
     table = material.table
     with seeded_initialisation(training.seed):
-        network = CnnEnsemble(cnn, n_mels=frontend.n_mels, n_factors=material.factors.n_factors)
-        trial = Cnn(cnn, n_mels=frontend.n_mels, n_factors=material.factors.n_factors)
+        sizes = {"n_mels": frontend.n_mels, "n_factors": material.factors.n_factors}
+        network = CnnEnsemble(cnn, **sizes)
+        trial = CnnEnsemble(replace(cnn, n_networks=1), **sizes)
 
     def songs(rows: NDArray[np.intp]) -> TrainingSet:
         targets = scaler.targets(table.song_factors[rows])
         return TrainingSet(material.features, table.song_ids[rows], targets, frontend.window_frames)
 
     def validation_map(trained: nn.Module) -> float:
-        assert isinstance(trained, Cnn)
+        assert isinstance(trained, CnnEnsemble)
         encoder = CnnEncoder(trained, cnn, scaler, frontend.window_frames)
         return validation.mean_average_precision(encoder.factors(validation.clips))
 
