@@ -1,6 +1,7 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   the predictor on what the last run promoted
-# make test    all tests
+# make test    all tests that need nothing but Python
+# make test-docker    those that need Docker and the images
 # make images  the images that the steps and the predictor run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline
 # make lock    resolve the dependencies again
@@ -16,7 +17,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test images check format lock clean environment
+.PHONY: run serve test test-docker images check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -64,7 +65,10 @@ images:
 	done
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not docker"
+
+test-docker: $(READY)
+	$(BIN)/python -m pytest -n 0 -m docker
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = re.compile(r"([a-z0-9][a-z0-9.-]*)(?:\[[^]]*\])?==")
-_VIA = re.compile(r"    #   ?(?:via )?([a-z0-9][a-z0-9.-]*)$|    # via ([a-z0-9][a-z0-9.-]*)$")
+_VIA = re.compile(r"    # (?:via|  ?) ?([a-z0-9][a-z0-9.-]*)(?:\[[^]]*\])?$")
 
 
 def locked_packages(lock: str) -> dict[str, str]:
@@ -44,7 +44,7 @@ def needed_by(packages: dict[str, str], wanted: Iterable[str], without: Iterable
     for name, text in packages.items():
         for line in text.splitlines():
             if match := _VIA.match(line):
-                asks_for.setdefault(match[1] or match[2], []).append(name)
+                asks_for.setdefault(match[1], []).append(name)
     left_out = {name for pattern in without for name in fnmatch.filter(packages, pattern)}
     needed: set[str] = set()
     waiting: list[str] = []
