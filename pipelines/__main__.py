@@ -1,4 +1,4 @@
-"""The command line: ``python -m pipelines run | compile | rollback``."""
+"""The command line: ``python -m pipelines run | submit | schedule | compile | rollback``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.errors import ConfigRejected, InputError, NeedledropError
+from pipelines.submitting.options import add_commands as add_cluster_commands
 
 PROMOTED, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_cluster_commands(commands)
 
     run = commands.add_parser(
         "run",

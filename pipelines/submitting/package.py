@@ -1,0 +1,77 @@
+"""A pipeline as it is sent to a cluster: YAML, the name of its version, the names of its steps."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler
+
+from needledrop.artifacts import fingerprint_of_file
+from pipelines.submitting.revision import revision_of_code
+
+DEPLOY = "deploy-predictor"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One compiled pipeline.
+
+    Attributes:
+        name: of the pipeline.
+        version: revision of the code, and eight digits of the YAML's fingerprint: another image of
+            the steps is another version.
+        path: of the YAML.
+        description: of the pipeline.
+        step_names: what people call a step, by its key in the YAML (train-encoder-2:
+            train-encoder-cnn); Kubeflow reports on keys.
+        condition: the key of the branch that deploys.
+    """
+
+    name: str
+    version: str
+    path: Path
+    description: str
+    step_names: Mapping[str, str]
+    condition: str
+
+
+def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) -> Package:
+    """Compile a pipeline, for the image that NEEDLEDROP_IMAGE names, into ``folder``.
+
+    Raises:
+        ConfigRejected: the code isn't committed.
+    """
+    revision = revision_of_code(allow_dirty=allow_dirty)
+    path = folder / f"{pipeline.name}.yaml"
+    compiler.Compiler().compile(pipeline, str(path))
+    specification = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    steps = dict(_steps(specification, specification["root"]["dag"]["tasks"]))
+    return Package(
+        name=pipeline.name,
+        version=f"{revision}-{fingerprint_of_file(path)[:8]}",
+        path=path,
+        description=pipeline.description or "",
+        step_names=steps,
+        condition=_branch_of(DEPLOY, specification),
+    )
+
+
+def _steps(specification: Any, tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield key and name of every task that runs a container, in all branches."""
+    for key, task in tasks.items():
+        component = specification["components"][task["componentRef"]["name"]]
+        if "dag" in component:
+            yield from _steps(specification, component["dag"]["tasks"])
+        else:
+            yield key, task["taskInfo"]["name"]
+
+
+def _branch_of(step: str, specification: Any) -> str:
+    """Return the key of the root's task whose branch holds ``step``; empty where there is none."""
+    for key, task in specification["root"]["dag"]["tasks"].items():
+        component = specification["components"][task["componentRef"]["name"]]
+        if step in component.get("dag", {}).get("tasks", {}):
+            return key
+    return ""
