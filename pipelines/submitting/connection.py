@@ -97,6 +97,11 @@ class Connection:
                 f"expected --namespace NAME: {self.host} keeps the runs of several users apart"
             )
 
+    @property
+    def in_namespace(self) -> dict[str, Any]:
+        """What lists are narrowed by; nothing on a cluster of one user."""
+        return {"namespace": self.namespace} if self.namespace else {}
+
     def run_url(self, run_id: str) -> str:
         """Return the address of a run's page."""
         return f"{self.ui}/#/runs/details/{run_id}"

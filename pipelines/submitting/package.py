@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from google.protobuf.json_format import MessageToDict
 from kfp import compiler
 
 from needledrop.artifacts import fingerprint_of_file
@@ -46,7 +46,7 @@ def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) 
     revision = revision_of_code(allow_dirty=allow_dirty)
     path = folder / f"{pipeline.name}.yaml"
     compiler.Compiler().compile(pipeline, str(path))
-    specification = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    specification = MessageToDict(pipeline.pipeline_spec)
     steps = dict(_steps(specification, specification["root"]["dag"]["tasks"]))
     return Package(
         name=pipeline.name,
@@ -70,7 +70,8 @@ def _steps(specification: Any, tasks: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 def _branch_of(step: str, specification: Any) -> str:
     """Return the key of the root's task whose branch holds ``step``; empty where there is none."""
-    for key, task in specification["root"]["dag"]["tasks"].items():
+    tasks: Mapping[str, Any] = specification["root"]["dag"]["tasks"]
+    for key, task in tasks.items():
         component = specification["components"][task["componentRef"]["name"]]
         if step in component.get("dag", {}).get("tasks", {}):
             return key

@@ -23,7 +23,7 @@ def find_or_make_experiment(name: str, connection: Connection) -> str:
             connection.experiments.experiment_service_list_experiments,
             what="list the experiments",
             filter=named(name),
-            **_in_namespace(connection),
+            **connection.in_namespace,
         )
         return next(iter(listed.experiments or []), None)
 
@@ -96,7 +96,3 @@ def terminate_run(
         what="cancel the run",
         patience_seconds=patience_seconds,
     )
-
-
-def _in_namespace(connection: Connection) -> dict[str, str]:
-    return {"namespace": connection.namespace} if connection.namespace else {}

@@ -43,6 +43,7 @@ class Schedule:
 def list_schedules(connection: Connection, name: str | None = None) -> list[Any]:
     """Return the recurring runs, all pages of them; those of one name where it is given."""
     found: list[Any] = []
+    narrowed = {"filter": named(name)} if name else {}
     token = ""
     while True:
         page = connection.ask(
@@ -50,8 +51,7 @@ def list_schedules(connection: Connection, name: str | None = None) -> list[Any]
             what="list the schedules",
             page_size=100,
             page_token=token,
-            **({"namespace": connection.namespace} if connection.namespace else {}),
-            **({"filter": named(name)} if name else {}),
+            **connection.in_namespace | narrowed,
         )
         found += page.recurring_runs or []
         token = page.next_page_token or ""
@@ -67,8 +67,8 @@ def put_schedule(schedule: Schedule, connection: Connection) -> str:
             started again, or the message says that it wasn't.
     """
     old = list_schedules(connection, schedule.name)
-    same = [each for each in old if _is(each, schedule)]
-    if same and same[0].mode == _ENABLE:
+    same = [each for each in old if each.mode == _ENABLE and _is(each, schedule)]
+    if same:
         _delete([each for each in old if each is not same[0]], connection)
         return "unchanged" if len(old) == 1 else "changed"
     new_id = _make_disabled(schedule, connection)

@@ -91,9 +91,8 @@ def said_by(name: str, run: Any, package: Package, connection: Connection) -> li
 
 
 def _step_name(key: str | None, package: Package) -> str:
-    if key in package.step_names:
-        return package.step_names[key]
-    return key if key in package.step_names.values() else ""
+    named = key if key in package.step_names.values() else None
+    return package.step_names.get(key or "", named or "")
 
 
 def _pods_below(detail: Any, details: list[Any]) -> Iterator[str]:

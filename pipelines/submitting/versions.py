@@ -96,7 +96,7 @@ def _find_pipeline(package: Package, connection: Connection) -> Any:
         connection.pipelines.pipeline_service_list_pipelines,
         what="list the pipelines",
         filter=named(package.name),
-        **({"namespace": connection.namespace} if connection.namespace else {}),
+        **connection.in_namespace,
     )
     return next(iter(listed.pipelines or []), None)
 

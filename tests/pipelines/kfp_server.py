@@ -317,7 +317,7 @@ class KfpServer:
         parts = [p for p in message.walk() if p.get_param("name", header="content-disposition")]
         if [p.get_param("name", header="content-disposition") for p in parts] != ["uploadfile"]:
             raise Refused(400, "expected one file: uploadfile")
-        package = next(yaml.safe_load_all(parts[0].get_payload(decode=True)))
+        package = next(yaml.load_all(parts[0].get_payload(decode=True), yaml.CSafeLoader))
         if package["schemaVersion"] != "2.1.0":
             raise Refused(400, "unknown pipeline spec format")
         pipeline = self._one(self.pipelines, query["pipelineid"])

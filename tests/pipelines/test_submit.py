@@ -358,3 +358,16 @@ def test_the_shell_sees_3_for_not_promoted(server):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, ""), out
     assert len(STEPS) + 1 == sum("succeeded" in line for line in out.splitlines())
+
+
+def test_a_run_on_a_cluster_goes_by_kubeflows_id_in_the_registry(server, submit):
+    submit()
+    package = only(server.packages)
+    tasks = {
+        **package["root"]["dag"]["tasks"],
+        **package["components"]["comp-condition-1"]["dag"]["tasks"],
+    }
+    for step in ("decide-promotion", "deploy-predictor"):
+        given = tasks[step]["inputs"]["parameters"]["job_id"]
+        assert given == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    assert package["root"]["inputDefinitions"]["parameters"]["run_id"]["defaultValue"] == ""
