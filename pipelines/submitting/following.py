@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from needledrop.errors import NeedledropError
@@ -15,6 +15,7 @@ from pipelines.submitting.steps import steps_of
 Say = Callable[[str], None]
 
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CANCEL_SECONDS = 60.0
 _LAST_WORD_SECONDS = 20.0
 
@@ -26,16 +27,26 @@ class RunTimedOut(NeedledropError):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let SIGTERM, which CI sends when a job is cancelled, do what Ctrl-C does."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [(number, signal.getsignal(number)) for number in _SIGNALS]
+    _listen()
     try:
         yield
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _listen() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    # CI often sends both signals, one at the heels of the other: the second must not interrupt
+    # the request that cancels the run.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def follow(
@@ -82,23 +93,24 @@ def follow(
 
 
 def cancel(run_id: str, connection: Connection, say: Say, poll_seconds: float) -> None:
-    """End a run, and wait a while to see it end; a second Ctrl-C waits no longer."""
+    """End a run, and wait a while to see it end; another Ctrl-C waits no longer."""
     say("cancelling the run")
+    url = connection.run_url(run_id)
     try:
         terminate_run(run_id, connection, patience_seconds=_LAST_WORD_SECONDS)
+    except NeedledropError as error:
+        say(f"it may not be cancelled ({error}); cancel it at {url}")
+        return
+    try:
+        _listen()
         deadline = time.monotonic() + _CANCEL_SECONDS
         while (state := read_run(run_id, connection).state) not in _ENDED:
             if time.monotonic() > deadline:
-                say(f"the run is still {state}; see {connection.run_url(run_id)}")
-                return
+                break
             time.sleep(min(poll_seconds, 2.0))
-        say(f"the run is {state.lower()}")
-    except (NeedledropError, KeyboardInterrupt) as error:
-        with suppress(ValueError, OSError):
-            say(
-                f"it may not be cancelled ({error or 'interrupted'}); cancel it at "
-                f"{connection.run_url(run_id)}"
-            )
+        say(f"the run is {(state or 'pending').lower()}")
+    except (NeedledropError, KeyboardInterrupt):
+        say(f"the run was told to end; see {url}")
 
 
 def _clock(seconds: float) -> str:

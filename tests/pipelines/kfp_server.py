@@ -34,6 +34,16 @@ STEPS = [
     "evaluate-encoder",
     "decide-promotion",
 ]
+URIS = {
+    "plays": "s3://music/plays.tsv",
+    "tracks": "s3://music/tracks.csv",
+    "audio": "s3://music/audio",
+    "registry": "s3://music/registry",
+    "store": "s3://music/store",
+    "workspace": "s3://music/workspace",
+}
+TOKEN = "tok-3n-not-to-be-seen"
+SETS = [f"--set={name}={value}" for name, value in URIS.items()]
 LISTS = {"page_token", "page_size", "sort_by", "filter"}
 
 
