@@ -6,15 +6,10 @@ after an answer that didn't come it is looked for before it is made again. docs/
 this isn't kfp.Client.
 """
 
-import json
-import random
-import time
 import urllib.request
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import kfp_server_api
@@ -22,27 +17,12 @@ import urllib3
 from kfp_server_api.exceptions import ApiException
 
 from needledrop.errors import ConfigRejected
-from pipelines.submitting.refusals import ClusterRefused, ClusterUnreachable, NotTheApi, refusal
+from pipelines.submitting.patience import Answer, NoAnswer, persist
+from pipelines.submitting.refusals import Request
 from pipelines.submitting.token import TokenSource
 
-Answer = TypeVar("Answer")
-
-_ASK_AGAIN = (429, 502, 503, 504)
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 30.0
 _REQUEST_SECONDS = (10, 60)  # to connect, to answer
 _FIRST_CONTACT_SECONDS = 10.0  # a wrong host should not take a run's patience to find out
-
-
-class _NoAnswer(Exception):
-    """It may be asked again.
-
-    Attributes:
-        pause_seconds: that the server asks for, None where it doesn't.
-    """
-
-    def __init__(self, why: str, pause_seconds: float | None = None) -> None:
-        super().__init__(why)
-        self.pause_seconds = pause_seconds
 
 
 class Connection:
@@ -143,12 +123,7 @@ class Connection:
             ClusterRefused: the answer is no.
             ClusterUnreachable: no whole answer came.
         """
-        return self._persist(
-            lambda: self._ask_once(question, *arguments, what=what, **more),
-            lambda: None,
-            what,
-            patience_seconds,
-        )
+        return self._persist(question, arguments, more, lambda: None, what, patience_seconds)
 
     def create(
         self,
@@ -171,103 +146,36 @@ class Connection:
             ClusterRefused: the answer is no.
             ClusterUnreachable: no whole answer came; the thing may exist.
         """
-        return self._persist(
-            lambda: self._ask_once(make, *arguments, what=what, **more), find, what, None
-        )
+        return self._persist(make, arguments, more, find, what, None)
 
     def _persist(
         self,
-        attempt: Callable[[], Answer],
+        method: Callable[..., Answer],
+        arguments: tuple[Any, ...],
+        more: dict[str, Any],
         find: Callable[[], Answer | None],
         what: str,
         patience_seconds: float | None,
     ) -> Answer:
+        request = Request(what, self.host, self.namespace, self._token.origin)
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
-        deadline = time.monotonic() + patience
-        ceiling = _FIRST_PAUSE_SECONDS
-        while True:
+
+        def attempt() -> Answer:
+            self._api.last_response = None
             try:
-                return attempt()
-            except _NoAnswer as trouble:
-                pause = trouble.pause_seconds
-                if pause is None:
-                    pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311  (no secret)
-                    ceiling = min(2 * ceiling, _LONGEST_PAUSE_SECONDS)
-                if time.monotonic() + pause > deadline:
-                    raise ClusterUnreachable(
-                        f"{self.host}: expected to {what}, got {trouble}; tried for "
-                        f"{patience:.0f} s; when it answers again, run the same command"
-                    ) from None
-            time.sleep(pause)
-            if (found := find()) is not None:
-                return found
+                answer = method(*arguments, _request_timeout=_REQUEST_SECONDS, **more)
+            except (ApiException, urllib3.exceptions.HTTPError) as error:
+                raise request.trouble(error) from None
+            except (ValueError, TypeError, AttributeError) as error:
+                request.check(self._api.last_response)
+                raise request.trouble(error) from None
+            request.check(self._api.last_response)
+            return answer
 
-    def _ask_once(
-        self, question: Callable[..., Answer], *arguments: Any, what: str, **more: Any
-    ) -> Answer:
-        self._api.last_response = None
         try:
-            answer = question(*arguments, _request_timeout=_REQUEST_SECONDS, **more)
-        except ApiException as error:
-            raise self._trouble(error, what) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise self._network_trouble(error) from None
-        except (ValueError, TypeError, AttributeError) as error:
-            self._check_answer()
-            raise ClusterRefused(
-                0,
-                f"{self.host}: expected to {what}, got an answer that isn't in the API's form "
-                f"({type(error).__name__}); is it a Kubeflow Pipelines 2?",
-            ) from None
-        self._check_answer()
-        return answer
-
-    def _check_answer(self) -> None:
-        """Refuse what the API's client takes for an empty answer: pages, and answers cut short."""
-        response = self._api.last_response
-        text = str(response.data).lstrip() if response else ""
-        if text.startswith("<"):
-            raise NotTheApi(self.host, "a web page")
-        try:
-            json.loads(text or "{}")
-        except ValueError:
-            raise _NoAnswer("an answer that was cut off") from None
-
-    def _trouble(self, error: ApiException, what: str) -> Exception:
-        status = error.status or 0
-        if status == 0:  # the client wraps errors of TLS so
-            return self._tls_refusal(error.reason)
-        if status in _ASK_AGAIN:
-            headers = error.headers or {}
-            return _NoAnswer(f"status {status}", _pause_from(headers.get("Retry-After")))
-        if 300 <= status < 400:
-            return NotTheApi(self.host, "a redirection, most likely to a login page")
-        asked = f"{self.host}, namespace {self.namespace}" if self.namespace else self.host
-        return refusal(status, error.body, what=what, asked=asked, token_from=self._token.origin)
-
-    def _network_trouble(self, error: urllib3.exceptions.HTTPError) -> Exception:
-        reason = getattr(error, "reason", None) or error
-        if isinstance(reason, urllib3.exceptions.SSLError):
-            return self._tls_refusal(reason)
-        if isinstance(reason, urllib3.exceptions.LocationParseError):
-            return ConfigRejected(f"--host {self.host}: expected an address of the web")
-        names = {
-            "NewConnectionError": "no connection",
-            "NameResolutionError": "a host name that nobody knows",
-            "ConnectTimeoutError": "no connection in time",
-            "ReadTimeoutError": "no answer in time",
-            "ProtocolError": "a connection that was cut",
-            "ProxyError": "no connection through the proxy",
-        }
-        return _NoAnswer(names.get(type(reason).__name__, type(reason).__name__))
-
-    def _tls_refusal(self, reason: Any) -> ClusterRefused:
-        line = " ".join(str(reason).split())
-        return ClusterRefused(
-            0,
-            f"{self.host}: expected a certificate that can be trusted, got: {line[:200]}; give "
-            "the authority's certificate with --ca-cert",
-        )
+            return persist(attempt, find, patience)
+        except NoAnswer as last:
+            raise request.unreachable(last, patience) from None
 
     def _configuration(self, ca_cert: Path | None) -> kfp_server_api.Configuration:
         if ca_cert is not None and not ca_cert.is_file():
@@ -310,19 +218,3 @@ def _checked_host(host: str, option: str) -> str:
             f"{option} {host}: expected an address such as https://kubeflow.example.org/pipeline"
         )
     return host.rstrip("/")
-
-
-def _pause_from(retry_after: str | None) -> float | None:
-    """Read Retry-After: seconds, or a date."""
-    if retry_after is None:
-        return None
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +178,24 @@ def connection_from(options: argparse.Namespace) -> Any:
     from pipelines.submitting.connection import Connection
     from pipelines.submitting.token import token_source
 
+    token = token_source(options.token_file, os.environ)
+    if token.read() and _is_open_road(options.host):
+        print(
+            f"warning: the token goes to {options.host} without TLS; whoever is on the way can "
+            "read it: give an address with https://",
+            file=sys.stderr,
+        )
     return Connection(
         options.host,
-        token=token_source(options.token_file, os.environ),
+        token=token,
         namespace=options.namespace,
         ui=options.ui_host,
         ca_cert=options.ca_cert,
         patience_seconds=options.patience,
     )
+
+
+def _is_open_road(host: str) -> bool:
+    """Tell whether requests leave this machine, or the cluster, unencrypted."""
+    near = r"http://(localhost|127\.[\d.]+|\[::1\]|[\w.-]+\.svc(\.cluster\.local)?)(:\d+)?(/.*)?"
+    return host.startswith("http://") and re.fullmatch(near, host) is None
