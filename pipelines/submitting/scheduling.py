@@ -10,6 +10,7 @@ from pipelines.submitting.connection import Connection
 from pipelines.submitting.runs import find_or_make_experiment
 from pipelines.submitting.schedules import Schedule, list_schedules, put_schedule, remove_schedule
 from pipelines.submitting.submit import prepare
+from pipelines.submitting.versions import name_of_version
 
 
 def schedule(
@@ -49,8 +50,7 @@ def show(connection: Connection) -> int:
         state = "enabled" if each.mode == "ENABLE" else "disabled"
         trigger = each.trigger
         when = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else "periodic"
-        reference = each.pipeline_version_reference
-        version = reference.pipeline_version_id if reference else "its own pipeline"
+        version = name_of_version(each.pipeline_version_reference, connection)
         print(f"{each.display_name}: {state}, {when}, version {version}")
     if not found:
         print("no schedules")

@@ -62,6 +62,24 @@ def upload(package: Package, connection: Connection) -> Version:
     return _version(made, is_new=True)
 
 
+def name_of_version(reference: Any, connection: Connection) -> str:
+    """Return the name of the version that a run or schedule refers to; its id where it is gone."""
+    if not reference or not reference.pipeline_version_id:
+        return "of its own"
+    try:
+        found = connection.ask(
+            connection.pipelines.pipeline_service_get_pipeline_version,
+            reference.pipeline_id,
+            reference.pipeline_version_id,
+            what="read the version",
+        )
+    except ClusterRefused as refused:
+        if refused.status != 404:
+            raise
+        return f"{reference.pipeline_version_id}, which is deleted"
+    return str(found.display_name or found.name)
+
+
 def named(name: str) -> str:
     """Return a filter, as lists take it, for what has this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}

@@ -233,6 +233,9 @@ class KfpServer:
             if found[2] not in self.logs:
                 raise Refused(500, "Failed to read logs")
             return self.logs[found[2]].encode()
+        if found := re.fullmatch(r"/apis/v2beta1/pipelines/([\w-]+)/versions/([\w-]+)", path):
+            self._one(self.pipelines, found[1])
+            return self._one(self.versions, found[2])
         found = re.fullmatch(r"/apis/v2beta1/(\w+)(?:/([\w-]+))?(?:/(\w+))?(?::(\w+))?", path)
         if not found:
             raise Refused(404, "Not Found")

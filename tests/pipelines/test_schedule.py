@@ -129,7 +129,10 @@ def test_schedules_are_listed_page_by_page(server, schedule):
     server.page_size = 2
     out = schedule("--list", sets=())[1]
     assert [line.split(":")[0] for line in out.splitlines()] == ["a", "b", "c"]
-    assert "a: enabled, 0 0 0 * * 0, version " in out
+    (version,) = server.versions.values()
+    assert f"a: enabled, 0 0 0 * * 0, version {version['name']}\n" in out
+    server.versions.clear()
+    assert f"{version['pipeline_version_id']}, which is deleted" in schedule("--list", sets=())[1]
 
 
 def test_a_schedule_is_removed_by_name(server, schedule):
