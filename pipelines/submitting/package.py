@@ -1,6 +1,6 @@
 """A pipeline as it is sent to a cluster: YAML, the name of its version, the names of its steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Package:
         description: of the pipeline.
         step_names: what people call a step, by its key in the YAML (train-encoder-2:
             train-encoder-cnn); Kubeflow reports on keys.
-        condition: the key of the branch that deploys.
+        branch: what the branch that deploys may be called, by its key and by its name.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Package:
     path: Path
     description: str
     step_names: Mapping[str, str]
-    condition: str
+    branch: Sequence[str]
 
 
 def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) -> Package:
@@ -54,7 +54,7 @@ def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) 
         path=path,
         description=pipeline.description or "",
         step_names=steps,
-        condition=_branch_of(DEPLOY, specification),
+        branch=_branch_of(DEPLOY, specification),
     )
 
 
@@ -68,11 +68,10 @@ def _steps(specification: Any, tasks: Mapping[str, Any]) -> Iterator[tuple[str, 
             yield key, task["taskInfo"]["name"]
 
 
-def _branch_of(step: str, specification: Any) -> str:
-    """Return the key of the root's task whose branch holds ``step``; empty where there is none."""
-    tasks: Mapping[str, Any] = specification["root"]["dag"]["tasks"]
-    for key, task in tasks.items():
+def _branch_of(step: str, specification: Any) -> Sequence[str]:
+    """Return key and name of the root's task whose branch holds ``step``; none without a branch."""
+    for key, task in specification["root"]["dag"]["tasks"].items():
         component = specification["components"][task["componentRef"]["name"]]
         if step in component.get("dag", {}).get("tasks", {}):
-            return key
-    return ""
+            return (key, task["taskInfo"]["name"])
+    return ()

@@ -47,11 +47,18 @@ def start_run(
 ) -> Any:
     """Start a run under a name that no other run has, so that it can be found again by it.
 
-    An interruption while the request is under way ends the run, should it have been started.
+    A request that seemed lost may still arrive after the run was started again: then the younger
+    of the two is ended. An interruption on the way ends the run, should it have been started.
     """
     name = f"{pipeline} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {uuid.uuid4().hex[:8]}"
+    n_tries = 0
 
-    def find(patience_seconds: float | None = None) -> Any:
+    def make(run: Any, **more: Any) -> Any:
+        nonlocal n_tries
+        n_tries += 1
+        return connection.runs.run_service_create_run(run, **more)
+
+    def find(patience_seconds: float | None = None) -> list[Any]:
         listed = connection.ask(
             connection.runs.run_service_list_runs,
             what="list the runs",
@@ -59,11 +66,11 @@ def start_run(
             filter=named(name),
             experiment_id=experiment_id,
         )
-        return next(iter(listed.runs or []), None)
+        return sorted(listed.runs or [], key=lambda run: str(run.created_at))
 
     try:
-        return connection.create(
-            connection.runs.run_service_create_run,
+        started = connection.create(
+            make,
             kfp_server_api.V2beta1Run(
                 display_name=name,
                 experiment_id=experiment_id,
@@ -71,13 +78,19 @@ def start_run(
                 runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(parameters)),
                 service_account=service_account,
             ),
-            find=find,
+            find=lambda: next(iter(find()), None),
             what="start a run",
         )
+        if n_tries == 1:
+            return started
+        first, *others = find() or [started]
+        for other in others:
+            terminate_run(other.run_id, connection)
+        return first
     except KeyboardInterrupt:
         with suppress(NeedledropError):
-            if (started := find(_LAST_WORD_SECONDS)) is not None:
-                terminate_run(started.run_id, connection, patience_seconds=_LAST_WORD_SECONDS)
+            for run in find(_LAST_WORD_SECONDS):
+                terminate_run(run.run_id, connection, patience_seconds=_LAST_WORD_SECONDS)
         raise
 
 

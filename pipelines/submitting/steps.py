@@ -54,7 +54,7 @@ def is_promoted(run: Any, package: Package) -> bool | None:
     states = {step.name: step.state for step in steps_of(run, package)}
     if states.get(DEPLOY) == "succeeded":
         return True
-    branch = [d.state for d in details_of(run) if d.display_name == package.condition]
+    branch = [d.state for d in details_of(run) if d.display_name in package.branch]
     if states.get(DEPLOY) == "skipped" or (DEPLOY not in states and "SKIPPED" in branch):
         return False
     return None

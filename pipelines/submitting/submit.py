@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.artifacts import whole_file
-from needledrop.errors import NeedledropError
+from needledrop.errors import ConfigRejected, NeedledropError
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.following import RunTimedOut, follow, stoppable
 from pipelines.submitting.package import Package, package_pipeline
@@ -41,6 +41,8 @@ def submit(
     Raises:
         NeedledropError: it couldn't be started or followed.
     """
+    if summary:
+        _check_writable(summary)
     with tempfile.TemporaryDirectory() as folder, stoppable():
         package, version = prepare(connection, Path(folder), allow_dirty=allow_dirty)
         run = start_run(
@@ -61,8 +63,8 @@ def submit(
                 with whole_file(summary) as path:
                     path.write_text(markdown_from_outcome(outcome), encoding="utf-8")
 
+        conclude("started", "its page shows how it goes on")
         if not wait:
-            conclude("started", "nobody waits for it; see its page")
             return _PROMOTED
         try:
             ended = follow(
@@ -124,6 +126,17 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
 
 class ClusterRunFailed(NeedledropError):
     """A run on a cluster failed or was cancelled there; the message is the step's own sentence."""
+
+
+def _check_writable(summary: Path) -> None:
+    """See to it that a run of hours doesn't end in a summary that can't be written."""
+    try:
+        with whole_file(summary) as path:
+            path.write_text("the run has not been started\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigRejected(
+            f"--summary {summary}: expected a file that can be written, got {error.strerror}"
+        ) from error
 
 
 def _say(text: str) -> None:

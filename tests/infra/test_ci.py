@@ -143,6 +143,7 @@ def environment(server, tmp_path):
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
         "NEEDLEDROP_PYTHON": str(python),
         "NEEDLEDROP_KFP_HOST": server.url,
         "NEEDLEDROP_KFP_NAMESPACE": "music",

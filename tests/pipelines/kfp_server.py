@@ -58,7 +58,8 @@ class Fault:
     """What goes wrong with the next requests that match.
 
     kind: a status; or "cut" (half an answer), "lost" (the request is done, but no answer comes),
-    "dropped" (neither), "page" (a login page), "html" (a page of the UI).
+    "dropped" (neither), "late" (no answer comes, and the request is done with the next one),
+    "page" (a login page), "html" (a page of the UI).
     """
 
     method: str
@@ -199,6 +200,7 @@ class KfpServer:
         self.page_size = 100
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.late: list[Callable[[], Any]] = []
         self.most_enabled = 0
         self.changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -441,7 +443,7 @@ def _handler_of(server: KfpServer) -> type[BaseHTTPRequestHandler]:
                 except Refused as refused:
                     answer = refused
                 server.changed.notify_all()
-            if fault and fault.kind in ("lost", "dropped"):
+            if fault and fault.kind in ("lost", "dropped", "late"):
                 self._hang_up()
             elif isinstance(answer, Refused):
                 text = {"error": str(answer), "code": 2, "message": str(answer), "details": []}
@@ -475,7 +477,14 @@ def _handler_of(server: KfpServer) -> type[BaseHTTPRequestHandler]:
                 raise Refused(401, "Unauthenticated")
             query = {k: v[0] for k, v in parse_qs(address.query).items()}
             kind = self.headers.get("Content-Type", "")
-            return server.answer(self.command, address.path, query, body, kind)
+            request = (self.command, address.path, query, body, kind)
+            if fault and fault.kind == "late":
+                server.late.append(lambda: server.answer(*request))
+                return {}
+            answer = server.answer(*request)
+            while self.command == "POST" and server.late:
+                server.late.pop()()
+            return answer
 
         def _send(self, status: int, content: bytes, headers: Any = (), cut: bool = False) -> None:
             self.send_response(status)

@@ -30,6 +30,7 @@ from tests.pipelines.kfp_server import TOKEN, Fault, KfpServer
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer(token=TOKEN) as running:
         yield running
 
@@ -128,6 +129,18 @@ def test_an_answer_that_is_not_the_apis_is_told(server, tmp_path):
         read_run("x", connection)
 
 
+def test_a_proxy_is_taken_from_the_environment_unless_the_host_is_near(server, monkeypatch):
+    server.token = ""
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    far = Connection("http://kubeflow.invalid", token=token_source(None, {}), namespace="music")
+    far.open()
+    near = Connection(server.url, token=token_source(None, {}), namespace="music")
+    near.open()
+    paths = [path for _, path, _, _ in server.requests]
+    assert paths == [f"{far.host}/apis/v2beta1/healthz", "/apis/v2beta1/healthz"]
+
+
 # TLS
 
 
@@ -162,6 +175,7 @@ def certificate(tmp_path_factory) -> tuple[str, str]:
 
 def test_a_private_authority_is_trusted_when_it_is_named(certificate, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer(tls=certificate) as server:
         connection = connect(server, token_source(None, {}), ca_cert=Path(certificate[0]))
         assert connection.namespace == "music"
@@ -169,6 +183,7 @@ def test_a_private_authority_is_trusted_when_it_is_named(certificate, monkeypatc
 
 def test_an_unknown_authority_is_one_sentence_at_once(certificate, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer(tls=certificate) as server:
         with pytest.raises(ClusterRefused) as caught:
             connect(server, token_source(None, {}))

@@ -14,6 +14,7 @@ WEEKLY = ["--name=weekly", "--cron=0 3 * * 1"]
 def server(monkeypatch):
     monkeypatch.delenv("NEEDLEDROP_KFP_TOKEN", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer() as running:
         yield running
 

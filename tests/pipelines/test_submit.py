@@ -17,6 +17,7 @@ from tests.pipelines.kfp_server import SETS, STEPS, TOKEN, URIS, Fault, KfpServe
 def server(monkeypatch):
     monkeypatch.setenv("NEEDLEDROP_KFP_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer(token=TOKEN) as running:
         yield running
 
@@ -229,6 +230,18 @@ def test_what_is_created_is_created_once_whatever_breaks(server, submit, path, k
     assert n_posts == (1 if kind in ("lost", "cut") else 2)
 
 
+def test_a_lost_request_that_arrives_late_leaves_one_run_at_work(server, submit):
+    server.faults.append(Fault("POST", "/runs$", "late"))
+    status, _, err = submit("--wait")
+    assert (status, err) == (0, "")
+    states = sorted(run["state"] for run in server.runs.values())
+    assert len(states) == 2
+    assert server.asked("POST", ":terminate$") == 1
+    (ended,) = [path for method, path, _, _ in server.requests if path.endswith(":terminate")]
+    (kept,) = [run for run in server.runs.values() if run["run_id"] not in ended]
+    assert kept["state"] == "SUCCEEDED"
+
+
 def test_two_who_upload_at_once_use_one_version(server, submit):
     # The list is empty for the second as it was for the first; the upload then finds the name.
     submit()
@@ -251,6 +264,7 @@ def test_two_who_upload_at_once_use_one_version(server, submit):
 
 def test_a_host_where_nobody_listens_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with KfpServer() as gone:
         pass
     assert main(words(gone, patience="0.2s")) == 1
@@ -272,6 +286,7 @@ def test_a_host_where_nobody_listens_is_one_sentence(capsys, monkeypatch):
         (["--config=nowhere.yaml"], "--config nowhere.yaml: No such file"),
         (["--token-file=nowhere"], "from --token-file nowhere: expected a token, got: No such"),
         (["--ca-cert=nowhere.pem"], "--ca-cert nowhere.pem: expected a file of certificates"),
+        (["--summary=/proc/s.md"], "--summary /proc/s.md: expected a file that can be written"),
         (["--host=ftp://x"], "--host ftp://x: expected an address such as https://"),
         (["--host=https://me:pw@x"], "expected an address without a name or password"),
         (["--ui-host=kubeflow"], "--ui-host kubeflow: expected an address such as"),
