@@ -1,5 +1,7 @@
 """A pipeline as it is sent to a cluster: YAML, the name of its version, the names of its steps."""
 
+import functools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +47,7 @@ def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) 
     """
     revision = revision_of_code(allow_dirty=allow_dirty)
     path = folder / f"{pipeline.name}.yaml"
-    compiler.Compiler().compile(pipeline, str(path))
+    path.write_bytes(_compiled(pipeline))
     specification = MessageToDict(pipeline.pipeline_spec)
     steps = dict(_steps(specification, specification["root"]["dag"]["tasks"]))
     return Package(
@@ -56,6 +58,14 @@ def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) 
         step_names=steps,
         branch=_branch_of(DEPLOY, specification),
     )
+
+
+@functools.cache  # the same definition gives the same bytes
+def _compiled(pipeline: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        return path.read_bytes()
 
 
 def _steps(specification: Any, tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
