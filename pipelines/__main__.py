@@ -53,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_cluster_commands(commands)
 
     run = commands.add_parser(
         "run",
@@ -75,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one parameter; stronger than --config; may be given several times",
     )
     run.set_defaults(command=_run)
+    add_cluster_commands(commands)
 
     listing = commands.add_parser("parameters", help="list a pipeline's parameters")
     listing.add_argument("pipeline", choices=["train"])
