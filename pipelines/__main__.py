@@ -1,4 +1,4 @@
-"""The command line: ``python -m pipelines run | compile | rollback``."""
+"""The command line: ``python -m pipelines run | submit | schedule | compile | rollback``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.errors import ConfigRejected, InputError, NeedledropError
+from pipelines.submitting.options import add_commands as add_cluster_commands
 
 PROMOTED, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="each step in this environment, or in its image (make images)",
     )
     run.set_defaults(command=_run)
+    add_cluster_commands(commands)
 
     listing = commands.add_parser("parameters", help="list a pipeline's parameters")
     listing.add_argument("pipeline", choices=["train"])

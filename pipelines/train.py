@@ -81,7 +81,7 @@ def train_pipeline(
         registry: folder of registered versions and the champion.
         store: folder of the feature store.
         workspace: folder that outlives the run: finished feature shards and checkpoints.
-        run_id: name of this run in the registry.
+        run_id: name of this run in the registry; where it is empty, Kubeflow's id of the run.
         max_play_count: plays of a pair above it are broken rows.
         max_rejected_share: share of broken rows beyond which the run fails.
         max_orphan_share: share of played songs that the tracks lack, beyond which the report warns.
@@ -244,6 +244,7 @@ def train_pipeline(
         report=evaluated.outputs["report"],
         registry=registry,
         run_id=run_id,
+        job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         margin_map=margin_map,
         auc_tolerance=auc_tolerance,
         min_users=min_users,
@@ -258,4 +259,5 @@ def train_pipeline(
             registry=registry,
             store=store,
             run_id=run_id,
+            job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         ).set_display_name("deploy-predictor").set_caching_options(False)

@@ -11,6 +11,7 @@ def decide_promotion(
     report: Input[Dataset],
     registry: str,
     run_id: str,
+    job_id: str,
     margin_map: float,
     auc_tolerance: float,
     min_users: int,
@@ -24,7 +25,8 @@ def decide_promotion(
         candidate: the bundle.
         report: its evaluation.
         registry: where versions are kept; its champion is what the candidate has to beat.
-        run_id: who registers it.
+        run_id: who registers it; may be empty.
+        job_id: Kubeflow's id of the run, which counts where run_id is empty.
         margin_map: how much better than the champion, in mAP@500, the candidate has to be.
         auc_tolerance: the largest loss of AUC that is acceptable.
         min_users: with fewer listeners in the evaluation nothing is promoted.
@@ -49,7 +51,7 @@ def decide_promotion(
             Path(candidate.path),
             Path(report.path),
             Path(registry),
-            run_id,
+            run_id or job_id,
             config,
             Path(verdict.path),
             log,

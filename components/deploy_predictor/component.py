@@ -13,6 +13,7 @@ def deploy_predictor(
     registry: str,
     store: str,
     run_id: str,
+    job_id: str,
     deployment: Output[Artifact],
     metrics: Output[Metrics],
 ):
@@ -24,7 +25,8 @@ def deploy_predictor(
         factors: of the users, for the online store.
         registry: whose champion pointer is moved.
         store: the feature store.
-        run_id: who moves it.
+        run_id: who moves it; may be empty.
+        job_id: Kubeflow's id of the run, which counts where run_id is empty.
         deployment: which version is served since when.
         metrics: how many songs have factors from usage, and how many from audio.
     """
@@ -40,7 +42,7 @@ def deploy_predictor(
             Path(factors.path),
             Path(registry),
             store,
-            run_id,
+            run_id or job_id,
             Path(deployment.path),
             log,
         )

@@ -1,0 +1,1 @@
+"""Runs and schedules on a Kubeflow cluster, over the API of Kubeflow Pipelines."""
