@@ -18,10 +18,20 @@ from typing import Any
 from needledrop.errors import ArtifactBroken
 
 _TEMPORARY_MARK = ".part-"
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # it can only be read by setting it
 
 
 def _temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _share(file: Path) -> None:
+    """Let those read a file whom the umask lets read: some libraries write for the owner alone.
+
+    A step's output is served by another user than the one who trained it.
+    """
+    file.chmod(file.stat().st_mode | (0o666 & ~_UMASK))
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -40,6 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = _temporary_sibling(path)
     try:
         yield temporary
+        _share(temporary)
         _flush_to_disk(temporary)
         temporary.replace(path)
         _flush_to_disk(path.parent)
@@ -61,6 +72,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                _share(file)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
         if path.exists():

@@ -107,6 +107,22 @@ def test_a_folder_is_replaced_or_stays_as_it_was(tmp_path, existing):
     assert names_in(tmp_path) == ["bundle"]
 
 
+def test_files_that_a_library_wrote_for_their_owner_alone_can_be_read_by_others(tmp_path):
+    umask = os.umask(0o022)
+    os.umask(umask)
+
+    def secretive(path):
+        path.write_bytes(b"weights")
+        path.chmod(0o600)
+
+    with whole_file(tmp_path / "file") as path:
+        secretive(path)
+    with whole_folder(tmp_path / "folder") as folder:
+        secretive(folder / "file")
+    for path in (tmp_path / "file", tmp_path / "folder" / "file"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 def test_two_writers_of_one_file_do_not_mix(tmp_path):
     path = tmp_path / "champion.json"
     with whole_file(path) as one, whole_file(path) as two:
