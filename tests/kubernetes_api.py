@@ -94,7 +94,7 @@ class KubernetesApi:
         self.fingerprints: dict[str, str] = {}
         self.n_factors = 6
         self.troubles = Troubles()
-        self.predictor_url = ""  # of a real predictor, in place of the small one here
+        self.pods_port = 0  # of a real predictor, in place of the small one here
         self._stable: dict[str, str | None] = {}  # host -> version that served before
         self._reads = 0
         self._resource_version = 0
@@ -295,7 +295,7 @@ class KubernetesApi:
         ready = {"type": "Ready", "status": "True"}
         if not is_ready:
             ready |= {"status": "False", "reason": "PredictorNotReady", "message": "no pod is up"}
-        port = self._pods.server_port
+        port = self.pods_port or self._pods.server_port
         status: dict[str, Any] = {
             "observedGeneration": thing["metadata"]["generation"],
             "deploymentMode": mode,
@@ -387,7 +387,7 @@ class KubernetesApi:
             def do_GET(self) -> None:
                 answer(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-            do_POST = do_PATCH = do_DELETE = do_GET
+            do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815  (http.server's names)
 
             def log_message(self, *arguments: Any) -> None:
                 pass

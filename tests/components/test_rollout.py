@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.deploy_predictor import answer_check
 from components.deploy_predictor.cluster import Cluster
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.inference_service import canary_url, stable_url, with_canary
@@ -455,6 +456,4 @@ def test_without_credentials_the_sentence_says_so(monkeypatch, tmp_path):
 
 
 def test_the_model_is_the_one_that_is_served():
-    from components.deploy_predictor.answer_check import MODEL_NAME as asked
-
-    assert asked == MODEL_NAME
+    assert answer_check.MODEL_NAME == MODEL_NAME
