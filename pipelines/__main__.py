@@ -188,9 +188,9 @@ def _rollback(options: argparse.Namespace) -> int:
         deployment_mode=options.mode,
         deploy_timeout_seconds=options.timeout_seconds,
     )
-    registry = options.registry or options.out / "registry"
-    store = options.store or options.out / "store"
-    move = roll_back(Path(registry), str(store), config)
+    registry = options.registry or str(options.out / "registry")
+    store = options.store or str(options.out / "store")
+    move = roll_back(registry, store, config)
     print(f"champion: {move.to_version} (rolled back from {move.from_version})")
     return 0
 

@@ -53,7 +53,7 @@ def deploy_predictor(
             Path(candidate.path),
             Path(verdict.path),
             Path(factors.path),
-            Path(registry),
+            registry,
             store,
             run_id,
             DeployConfig(

@@ -21,7 +21,7 @@ def deploy(
     candidate_path: Path,
     verdict_path: Path,
     factors_path: Path,
-    registry_path: Path,
+    registry_path: str | Path,
     store: str,
     run_id: str,
     config: DeployConfig,

@@ -33,7 +33,7 @@ Moved = TypeVar("Moved")
 def rollout_of(
     bundle: Bundle,
     verdict: Verdict,
-    registry: Path,
+    registry: str | Path,
     run_id: str,
     config: DeployConfig,
     say: Callable[[str], None],

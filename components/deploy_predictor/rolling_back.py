@@ -13,7 +13,7 @@ _RUN_ID = "rollback"
 
 
 def roll_back(
-    registry_path: Path,
+    registry_path: str | Path,
     store: str,
     config: DeployConfig | None = None,
     say: Callable[[str], None] = print,

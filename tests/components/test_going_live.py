@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.deploy_predictor import rolling_back
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.deploying import deploy
 from components.journal import Journal
@@ -293,8 +294,7 @@ def test_settings_out_of_range_are_named(settings, sentence):
 
 
 def test_nothing_to_roll_back_to_is_found_before_a_cluster_is_asked(world):
+    config = DeployConfig(deploy_to="kserve")
     with pytest.raises(NoChampion):
-        from components.deploy_predictor.rolling_back import roll_back as back
-
-        back(world.folder / "registry", str(world.store), DeployConfig(deploy_to="kserve"))
+        rolling_back.roll_back(world.folder / "registry", str(world.store), config)
     assert world.api.log == []
