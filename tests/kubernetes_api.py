@@ -70,7 +70,7 @@ class Troubles:
     """What is to go wrong; tests set it before they start."""
 
     statuses: list[int] = field(default_factory=list)  # of the next calls, in order
-    cut_calls: int = 0  # so many calls lose their connection, after they were carried out
+    cut: list[str] = field(default_factory=list)  # verbs: each loses its connection once, too late
     is_down: bool = False
     forbidden: set[str] = field(default_factory=set)  # verbs
     conflicts: int = 0  # so many patches find the object changed since it was read
@@ -152,7 +152,8 @@ class KubernetesApi:
 
     def patch(self, content: dict[str, Any]) -> None:
         """Patch an object as another run would."""
-        code, answer = self._carried_out("patch", "music", "needledrop", content)
+        with self._changed:
+            code, answer = self._carried_out("patch", "music", "needledrop", content)
         assert code == 200, answer
 
     def object(self, name: str = "needledrop", namespace: str = "music") -> dict[str, Any] | None:
@@ -195,8 +196,8 @@ class KubernetesApi:
             assert not body or request.headers["Content-Type"] == kind
             content = json.loads(body) if body else {}
             code, answer = self._carried_out(verb, found[1], found[2], content)
-            if trouble.cut_calls:
-                trouble.cut_calls -= 1
+            if verb in trouble.cut:
+                trouble.cut.remove(verb)
                 _cut(request)
                 return
             _say(request, code, answer)

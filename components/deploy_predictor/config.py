@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from needledrop.errors import ConfigRejected
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LONGEST_NAME = 35
-"""A canary's Service is named ``<name>-v<12 digits>-predictor``: 63 characters at most."""
+_LONGEST_NAME = 34
+"""KServe labels a canary's pods ``isvc.<name>-v<12 digits>-predictor``: 63 characters at most."""
 
 REGISTRY, KSERVE = "registry", "kserve"
 STANDARD, KNATIVE = "Standard", "Knative"

@@ -157,6 +157,11 @@ def with_canary(release: Release, config: DeployConfig) -> Json:
     return {"spec": {"canary": [canary]}}
 
 
+def without_canary() -> Json:
+    """Return the patch that takes a canary away that somebody has left."""
+    return {"spec": {"canary": None}}
+
+
 def promoted(release: Release, config: DeployConfig) -> Json:
     """Return the patch that makes the canary the stable predictor; null clears a field."""
     if config.deployment_mode == KNATIVE:

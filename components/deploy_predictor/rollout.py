@@ -19,6 +19,7 @@ from components.deploy_predictor.inference_service import (
     served_at_once,
     stable_url,
     with_canary,
+    without_canary,
 )
 from components.deploy_predictor.readiness import reason_from_pods, reason_not_ready
 from needledrop.errors import DeployFailed
@@ -60,7 +61,7 @@ class Rollout:
         self._config = config
         self.say = say
         self._before: Json | None = None
-        self._plan = _LEAVE
+        self._plan = ""
         self._done = _LEAVE
         self._where = f"InferenceService {cluster.name} in {cluster.namespace}"
 
@@ -113,6 +114,8 @@ class Rollout:
         self.say(f"{self._where} was put back: {self._release.version} gets no traffic")
 
     def _first_change(self, present: Json | None) -> Json | None:
+        if present and self._plan and self._is_ours(present):
+            return None  # an earlier attempt arrived, and only its answer was lost
         self._before, self._plan = deepcopy(present), _MAKE if present is None else _CHANGE
         if present is None:
             self.say(f"{self._where} is made, for the first version")
@@ -127,7 +130,7 @@ class Rollout:
             return None
         if self._release.is_served_by(present):
             self._plan = _LEAVE
-            return None
+            return without_canary() if present["spec"].get("canary") else None
         if not has_version(present) and reason_not_ready(present, 0):
             self.say(f"{self._where} gets its first version")
             return served_at_once(self._release, self._config)
@@ -141,7 +144,7 @@ class Rollout:
         if present is None:
             raise DeployFailed(f"{self._where} was deleted meanwhile; run the step again")
         is_canary = self._release.is_canary_of(present)
-        if not is_canary and not self._release.is_served_by(present):
+        if not self._is_ours(present):
             raise DeployFailed(
                 f"the canary of {self._where} was taken away meanwhile, by another run or by hand; "
                 "run the step again"
@@ -152,8 +155,10 @@ class Rollout:
         """Restore what was before, unless somebody else has put yet another version there."""
         if present is None or self._before is None:
             return None
-        is_ours = self._release.is_canary_of(present) or self._release.is_served_by(present)
-        return restored(self._before, present) if is_ours else None
+        return restored(self._before, present) if self._is_ours(present) else None
+
+    def _is_ours(self, service: Json) -> bool:
+        return self._release.is_canary_of(service) or self._release.is_served_by(service)
 
     def _wait_until_ready(self, service: Json | None) -> Json:
         generation = int(service["metadata"]["generation"]) if service else 0
@@ -162,7 +167,7 @@ class Rollout:
             if service is None:
                 raise DeployFailed(f"{self._where} was deleted meanwhile; run the step again")
             is_canary = self._release.is_canary_of(service)
-            if not is_canary and not self._release.is_served_by(service):
+            if not self._is_ours(service):
                 raise DeployFailed(
                     f"{self._where} was changed meanwhile, by another run or by hand, and no "
                     f"longer names {self._release.version}; run the step again"

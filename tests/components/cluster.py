@@ -17,7 +17,8 @@ from needledrop.audio.frontend import FrontendConfig
 from needledrop.promotion.verdict import Check, Verdict
 from tests.kubernetes_api import DOMAIN, KubernetesApi
 
-QUICK = {"poll_seconds": 0.01, "retry_seconds": 0.001, "deploy_timeout_seconds": 1}
+QUICK = {"poll_seconds": 0.01, "retry_seconds": 0.001, "deploy_timeout_seconds": 60}
+SOON = {"deploy_timeout_seconds": 1}  # for what never happens
 CLIP = canned_clip(FrontendConfig())
 
 

@@ -10,6 +10,7 @@ import pytest
 from components.deploy_predictor import rolling_back
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.deploying import deploy
+from components.deploy_predictor.inference_service import Release, with_canary
 from components.journal import Journal
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
@@ -18,7 +19,7 @@ from needledrop.factors.wmf import Factors, WmfConfig
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
 from pipelines.__main__ import main
-from tests.components.cluster import QUICK, join
+from tests.components.cluster import QUICK, SOON, join, verdict
 from tests.kubernetes_api import TOKEN, KubernetesApi, running, version_of
 from tests.serving.world import N_FACTORS, N_USERS, Server, make_bundle, register
 
@@ -144,9 +145,9 @@ def test_two_versions_one_after_the_other_and_back(world, capsys):
     assert TOKEN not in said.out + said.err
 
 
-def roll_back(world: World, *options: str) -> int:
+def roll_back(world: World, seconds: int = 60) -> int:
     where = ["--registry", str(world.folder / "registry"), "--store", str(world.store)]
-    return main(["rollback", "--cluster", *where, "--timeout-seconds", "1", *options])
+    return main(["rollback", "--cluster", *where, "--timeout-seconds", str(seconds)])
 
 
 def test_a_rollback_whose_version_fails_its_check_changes_nothing(world, capsys):
@@ -165,9 +166,27 @@ def test_a_rollback_that_does_not_settle_is_taken_back(world):
     world.deploy(1)
     world.deploy(2)
     world.api.troubles.stays_old = {world.bundle[1].version}
-    assert roll_back(world) == 1
+    assert roll_back(world, seconds=1) == 1
     assert world.state() == world.agreed(2)
     assert world.registry.rollback_target() == world.bundle[1].version
+
+
+def test_a_rollback_ends_a_deployment_that_was_killed_half_way(world):
+    """The pointer has moved and the canary is still one: its step was killed in between."""
+    world.deploy(1)
+    killed = world.add(2)
+    world.api.patch(
+        with_canary(release_of(killed, world), DeployConfig(deploy_to="kserve")),
+    )
+    world.registry.promote(killed.version, expected_champion=world.bundle[1].version)
+    assert world.state()[2] is True
+    assert roll_back(world) == 0
+    assert world.state() == world.agreed(1)
+
+
+def release_of(bundle: Bundle, world: World) -> Release:
+    where = str(world.folder / "registry")
+    return Release(bundle.version, bundle.fingerprint, N_FACTORS, where, "killed", verdict())
 
 
 def test_a_rollback_with_nothing_before_is_told(world, capsys):
@@ -227,7 +246,7 @@ def test_a_promotion_that_does_not_settle_moves_everything_back(world):
     world.deploy(1)
     world.api.troubles.stays_old = {world.bundle[2].version}
     with pytest.raises(DeployFailed, match="failed its check"):
-        world.deploy(2)
+        world.deploy(2, **SOON)
     assert world.state() == world.agreed(1)
     assert world.registry.rolled_back_versions() == (world.bundle[2].version,)
 
@@ -280,7 +299,7 @@ def test_on_one_machine_no_cluster_is_looked_for(world, monkeypatch):
         ({"deployment_mode": "Serverless"}, "deployment_mode: expected 'Standard' or 'Knative'"),
         ({"namespace": "My Music"}, "namespace: expected at most 63 small letters"),
         ({"predictor_name": ""}, "predictor_name: expected"),
-        ({"predictor_name": "x" * 36}, "predictor_name: expected at most 35"),
+        ({"predictor_name": "x" * 35}, "predictor_name: expected at most 34"),
         ({"canary_share": 0.0}, "canary_share: expected 0.01 to 0.5"),
         ({"canary_share": float("nan")}, "canary_share: expected 0.01 to 0.5"),
         ({"predictor_image": "a b"}, "predictor_image: expected an image"),

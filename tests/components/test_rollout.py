@@ -8,7 +8,7 @@ from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.inference_service import canary_url, stable_url, with_canary
 from needledrop.errors import DeployFailed
 from serving.schema import MODEL_NAME
-from tests.components.cluster import join, release, rollout, serve
+from tests.components.cluster import SOON, join, release, rollout, serve
 from tests.kubernetes_api import TOKEN, KubernetesApi, running, version_of
 
 OLD, NEW = release("old"), release("new")
@@ -141,7 +141,7 @@ def test_a_leftover_canary_of_another_version_gives_way(api, lines):
 def test_a_canary_that_answers_wrongly_is_removed(api, lines, kind, sentence):
     before = serve(api, OLD)
     api.troubles.answers["new"] = kind
-    message = refusal(api, lines)
+    message = refusal(api, lines, **(SOON if kind == "503" else {}))
     assert "version new failed its check" in message
     assert sentence in message
     assert set(api.asked) == {CANARY}
@@ -155,7 +155,7 @@ def test_a_canary_that_never_gets_ready_is_removed_and_the_pods_say_why(api, lin
     waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
     state = {"name": "kserve-container", "state": {"waiting": waiting}}
     api.troubles.pods = [pod("needledrop-predictor-abc", {}), pod(CANARY.split(".")[0], state)]
-    message = refusal(api, lines)
+    message = refusal(api, lines, **SOON)
     assert "expected version new to be ready in InferenceService needledrop in music" in message
     assert "waits, ImagePullBackOff: no such image" in message
     assert without_revision(api.object()) == without_revision(before)
@@ -189,15 +189,15 @@ def test_without_a_telling_pod_kserves_conditions_say_why(api, lines, state, sen
     serve(api, OLD)
     api.troubles.never_ready = {"new"}
     api.troubles.pods = [pod(CANARY.split(".")[0], state and {"name": "c", **state})]
-    assert sentence in refusal(api, lines)
+    assert sentence in refusal(api, lines, **SOON)
 
 
 def test_a_first_version_that_fails_is_deleted(api, lines):
     api.troubles.never_ready = {"new"}
-    assert "Ready is False (PredictorNotReady: no pod is up)" in refusal(api, lines)
+    assert "Ready is False (PredictorNotReady: no pod is up)" in refusal(api, lines, **SOON)
     assert api.object() is None
     api.troubles.never_ready = set()
-    api.troubles.answers["new"] = "other"
+    api.troubles.answers["new"] = "500"
     refusal(api, lines)
     assert api.object() is None
 
@@ -215,7 +215,7 @@ def test_a_predictor_of_the_manifests_gets_its_first_version_and_loses_it_again(
             "spec": {"predictor": {"minReplicas": 2, "model": dict(model)}},
         }
     )
-    refusal(api, lines)
+    refusal(api, lines, **SOON)
     assert api.object()["spec"] == {"predictor": {"minReplicas": 2, "model": model}}
     assert api.object()["metadata"]["annotations"] == annotations
     api.troubles.never_ready = {None}
@@ -241,7 +241,7 @@ def test_an_old_readiness_says_nothing_of_a_new_generation(api, lines):
 def test_a_controller_that_never_looks_is_named(api, lines):
     before = serve(api, OLD)
     api.troubles.lag_reads = 10**9
-    assert "KServe has taken up generation 1 of 2" in refusal(api, lines)
+    assert "KServe has taken up generation 1 of 2" in refusal(api, lines, **SOON)
     assert without_revision(api.object()) == without_revision(before)
 
 
@@ -257,7 +257,7 @@ def test_old_pods_that_still_answer_are_waited_for(api, lines):
 
 def test_a_promotion_that_never_settles_can_be_undone(api, lines):
     before = serve(api, OLD)
-    one = rollout(api, NEW, lines)
+    one = rollout(api, NEW, lines, **SOON)
     one.try_candidate()
     api.troubles.stays_old = {"new"}
     with pytest.raises(DeployFailed, match="got bundle") as caught:
@@ -333,10 +333,27 @@ def test_a_server_that_only_fails_ends_in_a_sentence(api, lines):
 
 def test_a_connection_that_was_cut_after_the_write_makes_no_second_canary(api, lines):
     serve(api, OLD)
-    api.troubles.cut_calls = 2  # the read, and the patch, which was carried out
+    api.troubles.cut = ["get", "patch"]  # the patch was carried out
     one = rollout(api, NEW, lines)
     one.try_candidate()
+    assert len(api.writes) == 1
     one.promote()
+    assert stable_version(api) == "new"
+
+
+def test_a_first_version_whose_making_was_cut_is_deleted_where_it_fails(api, lines):
+    api.troubles.answers["new"] = "500"
+    api.troubles.cut = ["get", "create", "delete"]  # all carried out, but the answers are lost
+    assert "answers 500" in refusal(api, lines)
+    assert [verb for verb, _ in api.log].count("create") == 2
+    assert api.object() is None
+
+
+def test_a_forgotten_canary_of_another_version_is_taken_away(api, lines):
+    serve(api, NEW)
+    rollout(api, release("third"), lines).try_candidate()
+    rollout(api, NEW, lines).try_candidate()
+    assert "canary" not in api.object()["spec"]
     assert stable_version(api) == "new"
 
 
@@ -428,7 +445,7 @@ def test_a_revision_that_is_not_the_newest_is_not_ready(api, lines):
     serve(api, OLD, deployment_mode="Knative")
     api.troubles.never_ready = {"new"}
     with pytest.raises(DeployFailed, match="Ready is False"):
-        rollout(api, NEW, lines, deployment_mode="Knative").try_candidate()
+        rollout(api, NEW, lines, deployment_mode="Knative", **SOON).try_candidate()
 
 
 def test_addresses_keep_the_port_and_domain_that_the_status_names():

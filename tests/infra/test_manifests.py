@@ -11,7 +11,7 @@ import yaml
 from components.deploy_predictor import answer_check
 from components.deploy_predictor.inference_service import CONTAINER, RUNTIME, SERVICE_ACCOUNT
 from serving.__main__ import _serve_parser
-from tests.components.cluster import join, release, rollout
+from tests.components.cluster import SOON, join, release, rollout
 from tests.infra.manifests import KUSTOMIZE, OVERLAYS, of_kind, only, rendered
 from tests.kubernetes_api import running, schema_of, version_of
 
@@ -219,13 +219,13 @@ def test_the_role_grants_what_the_code_calls_and_no_more(tmp_path, monkeypatch):
         new, old = release("new"), release("old")
         api.troubles.never_ready = {"new"}
         with pytest.raises(Exception, match="ready"):
-            rollout(api, new, []).try_candidate()  # made, and deleted
+            rollout(api, new, [], **SOON).try_candidate()  # made, and deleted
         for one in (old, release("next")):
             done = rollout(api, one, [])
             done.try_candidate()
             done.promote()
         with pytest.raises(Exception, match="ready"):
-            rollout(api, new, []).try_candidate()  # a canary, and removed
+            rollout(api, new, [], **SOON).try_candidate()  # a canary, and removed
         called = set(api.log)
     for overlay in OVERLAYS:
         role = only(overlay, "Role", "needledrop-pipeline")
