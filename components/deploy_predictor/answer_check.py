@@ -95,7 +95,8 @@ def fault_in_answer(
 
 def _asked(url: str, clip: bytes, timeout_seconds: float) -> tuple[int, bytes]:
     address = urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    is_https = address.scheme == "https"
+    kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
     audio = {
         "name": "audio",
         "datatype": "BYTES",
@@ -103,9 +104,7 @@ def _asked(url: str, clip: bytes, timeout_seconds: float) -> tuple[int, bytes]:
         "data": [base64.b64encode(clip).decode()],
     }
     question = json.dumps({"inputs": [audio], "outputs": [{"name": "factors"}]})
-    connection = kinds[address.scheme](
-        address.hostname or "", address.port, timeout=timeout_seconds
-    )
+    connection = kind(address.hostname or "", address.port, timeout=timeout_seconds)
     try:
         connection.request("POST", _PATH, question, {"Content-Type": "application/json"})
         answer = connection.getresponse()

@@ -11,7 +11,8 @@
 What fails is undone backwards, so that the three agree again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -89,24 +90,32 @@ def go_live(
         try:
             rollout.undo(failure)
         finally:
-            if before is not None and registry.champion() == rollout.version != before:
-                move_back()
-            _agree_again(registry, store, rollout.say)
+            # What fails now is only told: the failure that led here is the one to be raised.
+            with _told(rollout.say, "the champion pointer could not be moved back"):
+                if before is not None and registry.champion() == rollout.version != before:
+                    move_back()
+            with _told(rollout.say, "the champion's factors could not be put online again"):
+                _put_online_again(registry, store, rollout.say)
         raise
     return moved
 
 
-def _agree_again(registry: Registry, store: str, say: Callable[[str], None]) -> None:
+@contextmanager
+def _told(say: Callable[[str], None], what: str) -> Iterator[None]:
+    try:
+        yield
+    except (NeedledropError, OSError) as error:
+        say(f"{what}: {error}")
+
+
+def _put_online_again(registry: Registry, store: str, say: Callable[[str], None]) -> None:
     """Put the champion's factors online again, where another version's may be."""
     champion = registry.champion()
     if champion is None:
         return
-    try:
-        fingerprint = Bundle.load(registry.bundle_path(champion)).fingerprint
-        feast = FactorStore.open(store)
-        online = {feast.online_version(view) for view in ("user_factors", "song_factors")}
-        if online != {fingerprint}:
-            feast.publish_again(fingerprint, at=datetime.now(UTC))
-            say(f"online: the factors of {champion} again")
-    except NeedledropError as error:  # the failure that led here is the one to be told
-        say(f"the factors of {champion} could not be put online again: {error}")
+    fingerprint = Bundle.load(registry.bundle_path(champion)).fingerprint
+    feast = FactorStore.open(store)
+    online = {feast.online_version(view) for view in ("user_factors", "song_factors")}
+    if online != {fingerprint}:
+        feast.publish_again(fingerprint, at=datetime.now(UTC))
+        say(f"online: the factors of {champion} again")

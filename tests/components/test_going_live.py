@@ -14,7 +14,13 @@ from components.deploy_predictor.inference_service import Release, with_canary
 from components.journal import Journal
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import ConfigRejected, DeployFailed, NoChampion, RegistryConflict
+from needledrop.errors import (
+    ArtifactBroken,
+    ConfigRejected,
+    DeployFailed,
+    NoChampion,
+    RegistryConflict,
+)
 from needledrop.factors.wmf import Factors, WmfConfig
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
@@ -143,6 +149,9 @@ def test_two_versions_one_after_the_other_and_back(world, capsys):
     assert "with 10% of the traffic" in said.out
     assert f"champion: {world.bundle[1].version} (rolled back from" in said.out
     assert TOKEN not in said.out + said.err
+    files = [path for path in world.folder.rglob("*") if path.is_file()]
+    telling = [path.name for path in files if TOKEN.encode() in path.read_bytes()]
+    assert telling == ["kubeconfig"]
 
 
 def roll_back(world: World, seconds: int = 60) -> int:
@@ -263,6 +272,19 @@ def test_a_store_that_fails_removes_the_canary(world, monkeypatch):
     with pytest.raises(OSError, match="disk is full"):
         world.deploy(2)
     assert world.state() == world.agreed(1)
+
+
+def test_a_store_that_stays_broken_hides_no_failure(world, monkeypatch, capsys):
+    world.deploy(1)
+
+    def fail(*arguments, **options) -> None:
+        raise ArtifactBroken("the store is held by another process")
+
+    monkeypatch.setattr(FactorStore, "write_song_factors", fail)
+    with pytest.raises(ArtifactBroken):
+        world.deploy(2)
+    assert "factors could not be put online again: the store is held" in capsys.readouterr().out
+    assert world.state()[:3] == world.agreed(1)[:3]
 
 
 def test_a_real_predictor_is_asked(world, tmp_path, monkeypatch):
