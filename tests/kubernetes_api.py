@@ -81,6 +81,7 @@ class Troubles:
     answers: dict[str, str] = field(default_factory=dict)  # version -> 500, other, nan, short, text
     on_patch: Any = None  # called after each patch
     pods: list[dict[str, Any]] = field(default_factory=list)
+    pod_reads: int = -1  # so many looks at the pods until they are gone
 
 
 class KubernetesApi:
@@ -181,6 +182,11 @@ class KubernetesApi:
                 return
             if _PODS.fullmatch(path):
                 self.log.append(("list", "pods"))
+                if "list" in trouble.forbidden:
+                    _say(request, 403, _status(403, "pods is forbidden"))
+                    return
+                trouble.pods = [] if trouble.pod_reads == 0 else trouble.pods
+                trouble.pod_reads -= 1
                 _say(request, 200, {"kind": "PodList", "apiVersion": "v1", "items": trouble.pods})
                 return
             found = _PATH.fullmatch(path)

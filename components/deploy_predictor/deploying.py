@@ -37,17 +37,12 @@ def deploy(
     candidate, verdict = Bundle.load(candidate_path), Verdict.load(verdict_path)
     factors, catalogue = Factors.load(factors_path), candidate.catalogue
     registry = Registry(registry_path)
-    # Before anything goes online: promote() would notice too, but after.
-    if registry.champion() not in (verdict.champion_version, candidate.version):
-        raise RegistryConflict(
-            f"expected the champion {verdict.champion_version or 'none'}, got "
-            f"{registry.champion() or 'none'}: another run moved it meanwhile; run again, so that "
-            "the candidate is compared with the new champion"
-        )
+    _check_champion(registry, verdict, candidate)
     at = datetime.now(UTC)
 
     def put_online() -> None:
         nonlocal at
+        _check_champion(registry, verdict, candidate)  # on a cluster, minutes have passed
         at = datetime.now(UTC)
         _write_online(FactorStore.open(store), candidate, factors, at)
 
@@ -60,7 +55,9 @@ def deploy(
         # Not at the top: on one machine nothing needs the Kubernetes client, which takes a second.
         from components.deploy_predictor.going_live import go_live, rollout_of
 
-        rollout = rollout_of(candidate, verdict, registry_path, run_id, config, journal.say)
+        rollout = rollout_of(
+            candidate.version, candidate, verdict, registry_path, run_id, config, journal.say
+        )
         moved = go_live(
             rollout,
             registry,
@@ -97,6 +94,21 @@ def deploy(
         f"from their sound) and {len(factors.user_ids):,} listeners"
     )
     journal.say(f"champion: {candidate.version}" + ("" if moved else " (it was already)"))
+
+
+def _check_champion(registry: Registry, verdict: Verdict, candidate: Bundle) -> None:
+    """Refuse before anything goes online; promote() would notice too, but after.
+
+    Raises:
+        RegistryConflict: the champion isn't the one that the candidate was judged against.
+    """
+    present = registry.champion()
+    if present not in (verdict.champion_version, candidate.version):
+        raise RegistryConflict(
+            f"expected the champion {verdict.champion_version or 'none'}, got "
+            f"{present or 'none'}: another run moved it meanwhile; run again, so that the "
+            "candidate is compared with the new champion"
+        )
 
 
 def _write_online(feast: FactorStore, candidate: Bundle, factors: Factors, at: datetime) -> None:

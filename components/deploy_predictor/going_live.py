@@ -32,6 +32,7 @@ Moved = TypeVar("Moved")
 
 
 def rollout_of(
+    version: str,
     bundle: Bundle,
     verdict: Verdict,
     registry: str | Path,
@@ -39,13 +40,13 @@ def rollout_of(
     config: DeployConfig,
     say: Callable[[str], None],
 ) -> Rollout:
-    """Prepare the rollout of a bundle.
+    """Prepare the rollout of a registered version and its bundle.
 
     Raises:
         DeployFailed: there are no credentials for a cluster.
     """
     release = Release(
-        version=bundle.version,
+        version=version,
         fingerprint=bundle.fingerprint,
         n_factors=bundle.n_factors,
         registry=str(registry),

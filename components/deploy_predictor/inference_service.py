@@ -130,7 +130,7 @@ def new_service(release: Release, config: DeployConfig, namespace: str) -> Json:
 
 
 def served_at_once(release: Release, config: DeployConfig) -> Json:
-    """Return the patch of a predictor that has no version yet."""
+    """Return the patch of a predictor that serves nothing: there is nothing to protect."""
     annotations = release.annotations | _routing(config)
     return {
         "metadata": {"annotations": annotations},
@@ -198,11 +198,6 @@ def mode_of(service: Json) -> str:
     status: Json = service.get("status") or {}
     mode = status.get("deploymentMode") or _annotations(service).get(MODE) or STANDARD
     return {"RawDeployment": STANDARD, "Serverless": KNATIVE}.get(mode, str(mode))
-
-
-def has_version(service: Json) -> bool:
-    """Tell whether the stable predictor was given a version."""
-    return "--version" in (_model(service["spec"]["predictor"]).get("args") or [])
 
 
 def stable_url(service: Json, namespace: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from components.deploy_predictor.config import KNATIVE
-from components.deploy_predictor.inference_service import Json, mode_of
+from components.deploy_predictor.inference_service import CONTAINER, Json, mode_of
 
 _SPEAKING = ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError")
 
@@ -37,6 +37,34 @@ def reason_not_ready(service: Json, generation: int, canary: str | None = None) 
         return sentence or "the canary's Deployment has no available pod"
     condition = conditions.get("CanaryPredictorReady", {"status": "True"})
     return "" if condition["status"] == "True" else _said(condition)
+
+
+def is_serving(service: Json) -> bool:
+    """Tell whether the stable predictor answers now, of whatever generation it is."""
+    conditions = (service.get("status") or {}).get("conditions") or []
+    state = {one["type"]: one["status"] for one in conditions}
+    # Ready may be false because of a canary alone.
+    return state.get("PredictorReady", state.get("Ready")) == "True"
+
+
+def pods_of_another(pods: Sequence[Any], service_name: str, version: str) -> list[str]:
+    """Return the names of a Service's pods that serve another version, and aren't ending.
+
+    Args:
+        pods: V1Pod, of the InferenceService.
+        service_name: whose pods are meant.
+        version: that they should serve.
+    """
+    return [
+        pod.metadata.name
+        for pod in pods
+        if pod.metadata.name.startswith(f"{service_name}-")
+        and pod.metadata.deletion_timestamp is None
+        and any(
+            container.name == CONTAINER and version not in (container.args or [])
+            for container in pod.spec.containers
+        )
+    ]
 
 
 def reason_from_pods(pods: Sequence[Any], service_name: str) -> str:

@@ -53,7 +53,7 @@ def roll_back(
     assert champion is not None  # there is something to roll back to
     verdict = Verdict.load(registry.path(target) / "verdict.json")
     return go_live(
-        rollout_of(previous, verdict, registry_path, _RUN_ID, config, say),
+        rollout_of(target, previous, verdict, registry_path, _RUN_ID, config, say),
         registry,
         store,
         put_online=put_online,

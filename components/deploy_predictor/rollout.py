@@ -11,7 +11,6 @@ from components.deploy_predictor.inference_service import (
     Json,
     Release,
     canary_url,
-    has_version,
     mode_of,
     new_service,
     promoted,
@@ -21,13 +20,16 @@ from components.deploy_predictor.inference_service import (
     with_canary,
     without_canary,
 )
-from components.deploy_predictor.readiness import reason_from_pods, reason_not_ready
+from components.deploy_predictor.readiness import (
+    is_serving,
+    pods_of_another,
+    reason_from_pods,
+    reason_not_ready,
+)
 from needledrop.errors import DeployFailed
 
 _N_SETTLED = 3
-"""Right answers in a row before a predictor of several pods counts as wholly the new one's."""
-
-
+"""Right answers in a row; which pods there are may not be known, where they may not be listed."""
 _LEAVE, _MAKE, _CHANGE = "leave", "make", "change"
 
 
@@ -131,8 +133,8 @@ class Rollout:
         if self._release.is_served_by(present):
             self._plan = _LEAVE
             return without_canary() if present["spec"].get("canary") else None
-        if not has_version(present) and reason_not_ready(present, 0):
-            self.say(f"{self._where} gets its first version")
+        if not is_serving(present):
+            self.say(f"{self._where} serves nothing now: it gets {self.version} at once")
             return served_at_once(self._release, self._config)
         self.say(
             f"{self._where}: {self._release.version} is tried with "
@@ -204,6 +206,17 @@ class Rollout:
         """Wait until every pod is the new one's: Ready holds while old pods still answer, too."""
         url = stable_url(service, self._cluster.namespace)
         self._ask_until(url, ("no_answer", "other_bundle"), _N_SETTLED)
+        deadline = time.monotonic() + self._config.deploy_timeout_seconds
+        name = f"{self._cluster.name}-predictor"
+        while mode_of(service) == STANDARD and (
+            old := pods_of_another(self._cluster.pods(), name, self.version)
+        ):
+            if time.monotonic() > deadline:
+                raise DeployFailed(
+                    f"expected every pod of {self._where} to serve {self.version} within "
+                    f"{self._config.deploy_timeout_seconds} s, got an older one: {old[0]}"
+                )
+            time.sleep(self._config.poll_seconds)
 
     def _ask_until(self, url: str, may_pass: Sequence[str], n_right: int) -> None:
         """Ask until so many answers in a row are right.

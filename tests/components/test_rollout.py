@@ -52,7 +52,7 @@ def test_the_first_version_is_made_whole(api, lines):
     one.try_candidate()
     one.promote()
     made = api.object()
-    assert [verb for verb, _ in api.log if verb != "get"] == ["create"]
+    assert [verb for verb, _ in api.log if verb not in ("get", "list")] == ["create"]
     assert made["metadata"]["annotations"] == {
         "serving.kserve.io/deploymentMode": "Standard",
         "needledrop.io/run-id": "run-7",
@@ -96,7 +96,7 @@ def test_the_same_version_again_changes_nothing(api, lines):
     again = rollout(api, NEW, lines)
     again.try_candidate()
     again.promote()
-    assert {verb for verb, _ in api.log} == {"get"}
+    assert {verb for verb, _ in api.log} == {"get", "list"}
     assert api.object() == before
 
 
@@ -161,10 +161,12 @@ def test_a_canary_that_never_gets_ready_is_removed_and_the_pods_say_why(api, lin
     assert without_revision(api.object()) == without_revision(before)
 
 
-def pod(service: str, container: dict) -> dict:
+def pod(service: str, container: dict, version: str = "new") -> dict:
     statuses = [{"image": "i", "imageID": "", "ready": False, "restartCount": 0, **container}]
+    args = release(version).args
     return {
         "metadata": {"name": f"{service}-7d9f"},
+        "spec": {"containers": [{"name": "kserve-container", "args": args}]},
         "status": {"containerStatuses": statuses if container else []},
     }
 
@@ -253,6 +255,46 @@ def test_old_pods_that_still_answer_are_waited_for(api, lines):
     api.asked.clear()
     one.promote()
     assert len(api.asked) == 4 + 3
+
+
+def test_pods_of_the_old_version_are_waited_for_even_if_they_happen_not_to_answer(api, lines):
+    serve(api, OLD)
+    one = rollout(api, NEW, lines)
+    one.try_candidate()
+    api.troubles.pods = [pod(STABLE.split(".")[0], {}, "old"), pod(STABLE.split(".")[0], {}, "new")]
+    api.troubles.pod_reads = 3
+    api.log.clear()
+    one.promote()
+    assert [what for _, what in api.log].count("pods") == 4
+
+    third = rollout(api, release("third"), lines, **SOON)
+    third.try_candidate()
+    api.troubles.pods, api.troubles.pod_reads = [pod(STABLE.split(".")[0], {}, "new")], -1
+    with pytest.raises(DeployFailed, match="got an older one: needledrop-predictor-7d9f"):
+        third.promote()
+
+
+def test_where_pods_may_not_be_listed_answers_decide(api, lines):
+    serve(api, OLD)
+    api.troubles.forbidden = {"list"}
+    one = rollout(api, NEW, lines)
+    one.try_candidate()
+    one.promote()
+    assert stable_version(api) == "new"
+
+
+def test_a_predictor_that_serves_nothing_gets_the_version_at_once(api, lines):
+    """There is nothing to protect, and a canary beside what is broken would never be ready."""
+    thing = serve(api, OLD)
+    api.troubles.never_ready = {"old"}
+    del thing["status"]
+    api.put(thing)
+    one = rollout(api, NEW, lines)
+    one.try_candidate()
+    one.promote()
+    assert stable_version(api) == "new"
+    assert len(api.writes) == 1
+    assert "serves nothing now" in lines[0]
 
 
 def test_a_promotion_that_never_settles_can_be_undone(api, lines):
