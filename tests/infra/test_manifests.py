@@ -1,5 +1,6 @@
 """Every overlay builds; every object is one that its API takes, and what one names is there."""
 
+import copy
 import shutil
 import subprocess
 
@@ -56,6 +57,18 @@ def test_every_custom_resource_is_valid_by_its_schema(overlay):
             print(f"NOT VALIDATED: {thing['kind']}; set NEEDLEDROP_SCHEMAS to the schemas' folder")
             continue
         jsonschema.Draft7Validator(schema).validate(thing)
+
+
+def test_a_misspelt_field_is_refused():
+    budget = copy.deepcopy(only("local", "PodDisruptionBudget"))
+    budget["spec"]["maxUnavailabel"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(budget, KUBERNETES, strict=True)
+    service = copy.deepcopy(only("local", "InferenceService"))
+    service["spec"]["canry"] = []
+    schema = schema_of(service["kind"], service["apiVersion"])
+    faults = list(jsonschema.Draft7Validator(schema or {"not": {}}).iter_errors(service))
+    assert len(faults) == 1
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
