@@ -14,6 +14,7 @@
     ├── FactorsRejected         factors of a wrong dimension, not finite, or older than the stored
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
     ├── NoChampion              nothing has been promoted yet
+    ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
     └── RegistryConflict        another run changed the registry in between
 
 A message says what was expected, what came, and what to do next, in one sentence or two.
@@ -84,3 +85,7 @@ class NoChampion(NeedledropError):
 
 class RegistryConflict(NeedledropError):
     """Another run changed the registry in between; nothing was overwritten."""
+
+
+class DeployFailed(NeedledropError):
+    """A cluster refused a version, or the version did not become ready or failed its check."""

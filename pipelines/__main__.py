@@ -20,6 +20,7 @@ examples:
   python -m pipelines parameters train
   python -m pipelines compile
   python -m pipelines rollback --out runs/mine
+  python -m pipelines rollback --cluster --namespace music --registry URI --store URI
 
 exit status of run: 0 promoted, 3 not promoted, 1 failed, 2 usage
 """
@@ -94,7 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     compiling.set_defaults(command=_compile)
 
     rollback = commands.add_parser("rollback", help="put the previous champion back")
-    rollback.add_argument("--out", type=Path, required=True, metavar="DIR")
+    rollback.add_argument("--out", type=Path, metavar="DIR", help="the run's folder")
+    rollback.add_argument("--registry", metavar="URI", help="in place of OUT/registry")
+    rollback.add_argument("--store", metavar="URI", help="in place of OUT/store")
+    rollback.add_argument("--cluster", action="store_true", help="on KServe, too")
+    rollback.add_argument("--namespace", default="", help="of the InferenceService")
+    rollback.add_argument("--predictor", default="needledrop", metavar="NAME", help="its name")
+    rollback.add_argument("--mode", default="Standard", metavar="MODE", help="Standard or Knative")
+    rollback.add_argument("--timeout-seconds", type=int, default=900, metavar="N")
     rollback.set_defaults(command=_rollback)
     return parser
 
@@ -177,9 +185,21 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _rollback(options: argparse.Namespace) -> int:
+    from components.deploy_predictor.config import DeployConfig
     from components.deploy_predictor.rolling_back import roll_back
 
-    move = roll_back(options.out / "registry", str(options.out / "store"))
+    if options.out is None and (options.registry is None or options.store is None):
+        raise ConfigRejected("expected --out DIR, or both --registry URI and --store URI")
+    config = DeployConfig(
+        deploy_to="kserve" if options.cluster else "registry",
+        namespace=options.namespace,
+        predictor_name=options.predictor,
+        deployment_mode=options.mode,
+        deploy_timeout_seconds=options.timeout_seconds,
+    )
+    registry = options.registry or str(options.out / "registry")
+    store = options.store or str(options.out / "store")
+    move = roll_back(registry, store, config)
     print(f"champion: {move.to_version} (rolled back from {move.from_version})")
     return 0
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from components.deploy_predictor.config import DeployConfig
 from components.validate_plays.limits import ValidationConfig
 from needledrop.audio.bag_of_words import BagOfWordsConfig
 from needledrop.audio.decode import DecodeLimits
@@ -66,6 +67,13 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "margin_map": (GateConfig, "margin_map"),
     "auc_tolerance": (GateConfig, "auc_tolerance"),
     "min_users": (GateConfig, "min_users"),
+    "deploy_to": (DeployConfig, "deploy_to"),
+    "namespace": (DeployConfig, "namespace"),
+    "predictor_name": (DeployConfig, "predictor_name"),
+    "deployment_mode": (DeployConfig, "deployment_mode"),
+    "canary_share": (DeployConfig, "canary_share"),
+    "predictor_image": (DeployConfig, "predictor_image"),
+    "deploy_timeout_seconds": (DeployConfig, "deploy_timeout_seconds"),
 }
 
 

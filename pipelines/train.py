@@ -71,6 +71,13 @@ def train_pipeline(
     margin_map: float = 0.0,
     auc_tolerance: float = 0.005,
     min_users: int = 100,
+    deploy_to: str = "registry",
+    namespace: str = "",
+    predictor_name: str = "needledrop",
+    deployment_mode: str = "Standard",
+    canary_share: float = 0.1,
+    predictor_image: str = "",
+    deploy_timeout_seconds: int = 900,
 ):
     """Learn tastes from plays, learn to hear them in audio, and promote the result if it is better.
 
@@ -133,6 +140,13 @@ def train_pipeline(
             above it.
         auc_tolerance: the largest loss of AUC that is acceptable.
         min_users: with fewer listeners in the evaluation nothing is promoted.
+        deploy_to: registry, for predictors that follow its champion; or kserve, for a cluster.
+        namespace: of the InferenceService; empty for the one that the step runs in.
+        predictor_name: of the InferenceService.
+        deployment_mode: of KServe: Standard or Knative.
+        canary_share: of the traffic that a new version gets until it has passed its check.
+        predictor_image: of the predictor; empty for the ServingRuntime's own.
+        deploy_timeout_seconds: for the canary to be ready, and again for the promoted version.
     """
     validated = validate_plays(
         plays=plays,
@@ -260,4 +274,11 @@ def train_pipeline(
             store=store,
             run_id=run_id,
             job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            deploy_to=deploy_to,
+            namespace=namespace,
+            predictor_name=predictor_name,
+            deployment_mode=deployment_mode,
+            canary_share=canary_share,
+            predictor_image=predictor_image,
+            deploy_timeout_seconds=deploy_timeout_seconds,
         ).set_display_name("deploy-predictor").set_caching_options(False)

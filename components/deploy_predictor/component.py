@@ -16,6 +16,13 @@ def deploy_predictor(
     job_id: str,
     deployment: Output[Artifact],
     metrics: Output[Metrics],
+    deploy_to: str = "registry",
+    namespace: str = "",
+    predictor_name: str = "needledrop",
+    deployment_mode: str = "Standard",
+    canary_share: float = 0.1,
+    predictor_image: str = "",
+    deploy_timeout_seconds: int = 900,
 ):
     """Make the promoted candidate the champion, and bring all songs' factors online.
 
@@ -29,9 +36,17 @@ def deploy_predictor(
         job_id: Kubeflow's id of the run, which counts where run_id is empty.
         deployment: which version is served since when.
         metrics: how many songs have factors from usage, and how many from audio.
+        deploy_to: registry, for predictors that follow its champion; or kserve.
+        namespace: of the InferenceService; empty for the step's own.
+        predictor_name: of the InferenceService.
+        deployment_mode: of KServe: Standard or Knative.
+        canary_share: of the traffic that the version gets until it has passed its check.
+        predictor_image: of the predictor; empty for the ServingRuntime's own.
+        deploy_timeout_seconds: for the canary to be ready, and again for the promoted version.
     """
     from pathlib import Path
 
+    from components.deploy_predictor.config import DeployConfig
     from components.deploy_predictor.deploying import deploy
     from components.journal import journal
 
@@ -40,9 +55,18 @@ def deploy_predictor(
             Path(candidate.path),
             Path(verdict.path),
             Path(factors.path),
-            Path(registry),
+            registry,
             store,
             run_id or job_id,
+            DeployConfig(
+                deploy_to=deploy_to,
+                namespace=namespace,
+                predictor_name=predictor_name,
+                deployment_mode=deployment_mode,
+                canary_share=canary_share,
+                predictor_image=predictor_image,
+                deploy_timeout_seconds=deploy_timeout_seconds,
+            ),
             Path(deployment.path),
             log,
         )

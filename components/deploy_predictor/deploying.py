@@ -1,8 +1,11 @@
-"""On one machine: brings the factors online and moves the champion pointer."""
+"""Brings the factors online and moves the champion pointer; on a cluster, rolls the version out."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
+from components.deploy_predictor.config import KSERVE, DeployConfig
 from components.journal import Journal
 from feature_repo.store import FactorStore
 from needledrop.artifacts import write_json
@@ -18,29 +21,98 @@ def deploy(
     candidate_path: Path,
     verdict_path: Path,
     factors_path: Path,
-    registry_path: Path,
+    registry_path: str | Path,
     store: str,
     run_id: str,
+    config: DeployConfig,
     deployment_path: Path,
     journal: Journal,
 ) -> None:
     """Write every song's and every listener's factors online, then move the pointer.
 
     In this order, since a predictor takes up a champion as soon as the pointer names it. Both are
-    repeatable: a run that was stopped in between is finished by the next.
+    repeatable: a run that was stopped in between is finished by the next. On a cluster both happen
+    between the canary's check and its promotion (see ``going_live``).
     """
     candidate, verdict = Bundle.load(candidate_path), Verdict.load(verdict_path)
     factors, catalogue = Factors.load(factors_path), candidate.catalogue
     registry = Registry(registry_path)
-    # Before anything goes online: promote() would notice too, but after.
-    if registry.champion() not in (verdict.champion_version, candidate.version):
+    _check_champion(registry, verdict, candidate)
+    at = datetime.now(UTC)
+
+    def put_online() -> None:
+        nonlocal at
+        _check_champion(registry, verdict, candidate)  # on a cluster, minutes have passed
+        at = datetime.now(UTC)
+        _write_online(FactorStore.open(store), candidate, factors, at)
+
+    def move_pointer() -> bool:
+        return registry.promote(
+            candidate.version, expected_champion=verdict.champion_version, run_id=run_id
+        )
+
+    if config.deploy_to == KSERVE:
+        # Not at the top: on one machine nothing needs the Kubernetes client, which takes a second.
+        from components.deploy_predictor.going_live import go_live, rollout_of
+
+        rollout = rollout_of(
+            candidate.version, candidate, verdict, registry_path, run_id, config, journal.say
+        )
+        moved = go_live(
+            rollout,
+            registry,
+            store,
+            put_online=put_online,
+            move_pointer=move_pointer,
+            move_back=lambda: registry.rollback(run_id=run_id),
+        )
+    else:
+        put_online()
+        moved = move_pointer()
+    write_json(
+        deployment_path,
+        {
+            "version": candidate.version,
+            "fingerprint": candidate.fingerprint,
+            "run_id": run_id,
+            "at": at.isoformat(),
+            "moved": moved,
+            "deployed_to": config.deploy_to,
+        },
+    )
+    n_from_audio = int(np.sum(catalogue.sources == AUDIO))
+    journal.record(
+        {
+            "n_songs_from_usage": len(catalogue.song_ids) - n_from_audio,
+            "n_songs_from_audio": n_from_audio,
+            "n_listeners": len(factors.user_ids),
+            "deployed_timestamp_seconds": at.timestamp(),
+        }
+    )
+    journal.say(
+        f"online: {len(catalogue.song_ids):,} songs ({n_from_audio} of them, played by nobody, "
+        f"from their sound) and {len(factors.user_ids):,} listeners"
+    )
+    journal.say(f"champion: {candidate.version}" + ("" if moved else " (it was already)"))
+
+
+def _check_champion(registry: Registry, verdict: Verdict, candidate: Bundle) -> None:
+    """Refuse before anything goes online; promote() would notice too, but after.
+
+    Raises:
+        RegistryConflict: the champion isn't the one that the candidate was judged against.
+    """
+    present = registry.champion()
+    if present not in (verdict.champion_version, candidate.version):
         raise RegistryConflict(
             f"expected the champion {verdict.champion_version or 'none'}, got "
-            f"{registry.champion() or 'none'}: another run moved it meanwhile; run again, so that "
-            "the candidate is compared with the new champion"
+            f"{present or 'none'}: another run moved it meanwhile; run again, so that the "
+            "candidate is compared with the new champion"
         )
-    at = datetime.now(UTC)
-    feast = FactorStore.open(store)
+
+
+def _write_online(feast: FactorStore, candidate: Bundle, factors: Factors, at: datetime) -> None:
+    catalogue = candidate.catalogue
     feast.write_user_factors(
         factors.user_ids, factors.user_factors, version=candidate.fingerprint, at=at, online=True
     )
@@ -52,29 +124,3 @@ def deploy(
         at=at,
         online=True,
     )
-    moved = registry.promote(
-        candidate.version, expected_champion=verdict.champion_version, run_id=run_id
-    )
-    n_from_audio = int((catalogue.sources == AUDIO).sum())
-    write_json(
-        deployment_path,
-        {
-            "version": candidate.version,
-            "fingerprint": candidate.fingerprint,
-            "run_id": run_id,
-            "at": at.isoformat(),
-            "moved": moved,
-        },
-    )
-    journal.record(
-        {
-            "n_songs_from_usage": len(catalogue.song_ids) - n_from_audio,
-            "n_songs_from_audio": n_from_audio,
-            "n_listeners": len(factors.user_ids),
-        }
-    )
-    journal.say(
-        f"online: {len(catalogue.song_ids):,} songs ({n_from_audio} of them, played by nobody, "
-        f"from their sound) and {len(factors.user_ids):,} listeners"
-    )
-    journal.say(f"champion: {candidate.version}" + ("" if moved else " (it was already)"))
