@@ -14,7 +14,8 @@
     ├── FactorsRejected         factors of a wrong dimension, not finite, or older than the stored
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
     ├── NoChampion              nothing has been promoted yet
-    └── RegistryConflict        another run changed the registry in between
+    ├── RegistryConflict        another run changed the registry in between
+    └── StoreUnreachable        a store (object store, database) doesn't answer, or refuses
 
 A message says what was expected, what came, and what to do next, in one sentence or two.
 """
@@ -84,3 +85,7 @@ class NoChampion(NeedledropError):
 
 class RegistryConflict(NeedledropError):
     """Another run changed the registry in between; nothing was overwritten."""
+
+
+class StoreUnreachable(NeedledropError):
+    """A store doesn't answer after several tries, or refuses; nothing half-written is read."""
