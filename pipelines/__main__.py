@@ -130,12 +130,8 @@ def _check_writable(out: Path) -> None:
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the run's folder decides."""
-    return {
-        name: parameter
-        for name, parameter in known.items()
-        if name not in ("registry", "store", "workspace", "run_id")
-    }
+    """Leave out what every run makes for itself."""
+    return {name: parameter for name, parameter in known.items() if name != "run_id"}
 
 
 def _list_parameters(_options: argparse.Namespace) -> int:

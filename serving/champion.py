@@ -36,17 +36,18 @@ class Champion:
 
 
 class ChampionFollower:
-    """Keeps the registry's champion loaded.
+    """Keeps the registry's champion loaded, or the one version that it was told to serve.
 
     Attributes:
         current: what answers now; None before the first promotion.
         tried: set once the registry has been looked at.
     """
 
-    def __init__(self, registry_root: Path) -> None:
+    def __init__(self, registry_root: str | Path, version: str | None = None) -> None:
         self.current: Champion | None = None
         self.tried = asyncio.Event()
         self._registry_root = registry_root
+        self._version = version
 
     def refresh(self) -> None:
         """Load the champion if it isn't the current one.
@@ -56,7 +57,7 @@ class ChampionFollower:
             OSError: it can't be read; the current one stays.
         """
         registry = Registry(self._registry_root)
-        version = registry.champion()
+        version = self._version or registry.champion()
         if version is None or (self.current and self.current.version == version):
             return
         bundle = Bundle.load(registry.bundle_path(version))

@@ -23,7 +23,7 @@ def decide_promotion(
     Args:
         candidate: the bundle.
         report: its evaluation.
-        registry: where versions are kept; its champion is what the candidate has to beat.
+        registry: folder or s3:// URI; its champion is what the candidate has to beat.
         run_id: who registers it.
         margin_map: how much better than the champion, in mAP@500, the candidate has to be.
         auc_tolerance: the largest loss of AUC that is acceptable.
@@ -48,7 +48,7 @@ def decide_promotion(
         judged = decide(
             Path(candidate.path),
             Path(report.path),
-            Path(registry),
+            registry,
             run_id,
             config,
             Path(verdict.path),

@@ -22,8 +22,8 @@ def deploy_predictor(
         candidate: the bundle that was promoted.
         verdict: what it was promoted with; names the champion that it was judged against.
         factors: of the users, for the online store.
-        registry: whose champion pointer is moved.
-        store: the feature store.
+        registry: folder or s3:// URI; its champion pointer is moved.
+        store: folder or s3:// URI of the feature store.
         run_id: who moves it.
         deployment: which version is served since when.
         metrics: how many songs have factors from usage, and how many from audio.
@@ -38,7 +38,7 @@ def deploy_predictor(
             Path(candidate.path),
             Path(verdict.path),
             Path(factors.path),
-            Path(registry),
+            registry,
             store,
             run_id,
             Path(deployment.path),

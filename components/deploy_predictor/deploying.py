@@ -18,7 +18,7 @@ def deploy(
     candidate_path: Path,
     verdict_path: Path,
     factors_path: Path,
-    registry_path: Path,
+    registry_path: str | Path,
     store: str,
     run_id: str,
     deployment_path: Path,

@@ -7,7 +7,7 @@ from needledrop.encoders.bundle import Bundle
 from needledrop.promotion.registry import Move, Registry
 
 
-def roll_back(registry_path: Path, store: str) -> Move:
+def roll_back(registry_path: str | Path, store: str) -> Move:
     """Bring the previous champion's factors online again, then move the pointer.
 
     In this order, so that a rollback that fails half-way can simply be called again.

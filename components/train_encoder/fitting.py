@@ -1,7 +1,6 @@
 """Fits one encoder, linear or convolutional, and reports how it went."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import nn
@@ -21,6 +20,7 @@ from needledrop.encoders.training import (
     train,
 )
 from needledrop.page import Page
+from needledrop.storage.opening import below
 
 
 def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Page]:
@@ -54,7 +54,7 @@ def fit_cnn_bundle(
     material: Material,
     cnn: CnnConfig,
     training: TrainingConfig,
-    workspace: Path,
+    workspace: str,
     journal: Journal,
 ) -> tuple[Bundle, Page]:
     """Train the convolutional network; return its bundle and its page.
@@ -90,7 +90,7 @@ def fit_cnn_bundle(
                 songs,
                 validation_map,
                 replace(training, seed=training.seed + number),
-                checkpoint=workspace / "checkpoints" / f"{fingerprint[:16]}-{number}.pt",
+                checkpoint=below(workspace, f"checkpoints/{fingerprint[:16]}-{number}.pt"),
                 fingerprint=fingerprint,
                 on_epoch=lambda epoch, advance=advance: advance(
                     epoch.number + 1,

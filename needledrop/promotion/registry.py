@@ -19,7 +19,6 @@ the folder.) ``champion.json`` is replaced by one swap, so readers need no lock 
 champion or the new one.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from needledrop.promotion.model_card import model_card
 from needledrop.promotion.verdict import Verdict
 from needledrop.ranking.report import Report
 from needledrop.storage.opening import place_at
+from needledrop.storage.place import json_in_folder
 
 __all__ = ["Move", "Registry"]
 
@@ -268,14 +268,7 @@ class Registry:
 
     def _record(self, version: str) -> dict[str, Any] | None:
         """Return a version's record; None where there is no such version."""
-        data = self._versions.read_in_folder(version, "record.json")
-        try:
-            record: dict[str, Any] | None = json.loads(data) if data is not None else None
-        except ValueError as error:
-            raise ArtifactBroken(
-                f"expected the record of version {version} in {self._versions.uri}, got no JSON "
-                f"({error}); restore it"
-            ) from error
+        record: dict[str, Any] | None = json_in_folder(self._versions, version, "record.json")
         return record
 
     def _known_record(self, version: str) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class FolderPlace:
             return None
         return Content(data, fingerprint_of_bytes(data))
 
+    def read_head(self, name: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a file."""
+        with (self._root / name).open("rb") as file:
+            return file.read(max_bytes)
+
     def swap(self, name: str, data: bytes, stamp: str | None) -> bool:
         """Replace a file; only inside :meth:`alone`, which is what makes it a swap."""
         present = self.read(name)
@@ -57,11 +62,15 @@ class FolderPlace:
         """Hold the folder's lock file; what killed writers left behind is cleared away first."""
         self._root.mkdir(parents=True, exist_ok=True)
         with writer_lock(self._root / "lock", timeout_seconds):
-            remove_leftovers(self._root)
+            self.clear_leftovers()
             for folder in self._root.iterdir():
                 if folder.is_dir():
                     remove_leftovers(folder)
             yield
+
+    def clear_leftovers(self) -> None:
+        """Remove temporary files and folders of killed writers."""
+        remove_leftovers(self._root)
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it, without hidden ones."""
@@ -115,7 +124,7 @@ class FolderPlace:
 
 def stored_file(path: Path) -> StoredFile:
     """Describe a file of this machine; one that is gone gets an empty stamp."""
-    path = path.resolve()
+    path = path.absolute()
     try:
         status = path.stat()
     except OSError:

@@ -143,6 +143,9 @@ class ObjectPlace:
         """Nobody is kept out: conditional writes decide between two writers."""
         return nullcontext()
 
+    def clear_leftovers(self) -> None:
+        """Nothing to do: a folder's next writer removes what the last one left of it."""
+
     def folders(self) -> list[str]:
         """Return the folders whose ``whole.json`` is there."""
         depth = len(PurePosixPath(self._prefix).parts)

@@ -36,6 +36,17 @@ def place_at(location: str | Path) -> Place:
     return ObjectPlace.at_uri(text)
 
 
+def below(location: str | Path, name: str) -> str:
+    """Return the location of what is called ``name`` below another one."""
+    return f"{str(location).rstrip('/')}/{name}"
+
+
+def place_and_name(location: str | Path) -> tuple[Place, str]:
+    """Split the location of a file into the place that it lies in, and its name there."""
+    folder, _, name = str(location).rpartition("/")
+    return place_at(folder or ("/" if str(location).startswith("/") else ".")), name
+
+
 def read_location(location: str, max_bytes: int) -> bytes:
     """Return the first bytes of a file, at a path or a URI.
 
@@ -44,10 +55,5 @@ def read_location(location: str, max_bytes: int) -> bytes:
         OSError: it can't be read.
         StoreUnreachable: its store doesn't answer.
     """
-    if not is_remote(location):
-        with Path(location.removeprefix("file://")).open("rb") as file:
-            return file.read(max_bytes)
-    folder, _, name = location.rpartition("/")
-    from needledrop.storage.objects import ObjectPlace
-
-    return ObjectPlace.at_uri(folder).read_head(name, max_bytes)
+    place, name = place_and_name(location)
+    return place.read_head(name, max_bytes)

@@ -15,11 +15,14 @@ a list of lines     one line each, flushed                one object each
 ==================  ====================================  =======================================
 """
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
+
+from needledrop.errors import ArtifactBroken
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,18 @@ class Place(Protocol):
         """Return the place below this one."""
 
     def listing(self) -> list[StoredFile]:
-        """Return all files at any depth, sorted by name; hidden ones aside."""
+        """Return all files at any depth, sorted by name."""
 
     def read(self, name: str) -> Content | None:
         """Return a content; None where there is none."""
+
+    def read_head(self, name: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: it can't be read.
+        """
 
     def swap(self, name: str, data: bytes, stamp: str | None) -> bool:
         """Put a content in place of the one with this stamp (None: where there is none).
@@ -99,6 +110,9 @@ class Place(Protocol):
         Raises:
             RegistryConflict: somebody else kept it all the time.
         """
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed writers left right here; only where nobody else writes now."""
 
     def folders(self) -> list[str]:
         """Return the names of the whole folders that lie right here, sorted."""
@@ -134,3 +148,21 @@ class Place(Protocol):
 
     def append_missing(self, name: str, lines: Sequence[str]) -> None:
         """Append the lines that the list lacks; those that it has are left as they are."""
+
+
+def json_in_folder(place: Place, name: str, file: str) -> Any:
+    """Return the JSON content of a file of a whole folder; None where there is none.
+
+    Raises:
+        ArtifactBroken: the file is no JSON.
+    """
+    data = place.read_in_folder(name, file)
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ArtifactBroken(
+            f"expected JSON in {place.uri}/{name}/{file}, got something else ({error}); restore "
+            "it, or remove the folder and run the step that makes it"
+        ) from error
