@@ -34,3 +34,29 @@ def s3(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NEEDLEDROP_CACHE", str(tmp_path / "cache"))
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[dict[str, "object"]]:
+    """A Redis and a Postgres that live as long as the tests; see ``tests/engines.py``."""
+    from tests.engines import EngineMissing, Postgres, Redis
+
+    try:
+        started = {"redis": Redis(), "postgres": Postgres()}
+    except EngineMissing as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
+        for engine in started.values():
+            engine.start()
+        yield started
+    finally:
+        for engine in started.values():
+            engine.remove()
+
+
+@pytest.fixture
+def cluster(s3, engines, monkeypatch: pytest.MonkeyPatch):
+    """All that a cluster's stores need, named by this process's environment."""
+    monkeypatch.setenv("NEEDLEDROP_REDIS", engines["redis"].address)
+    monkeypatch.setenv("NEEDLEDROP_POSTGRES", engines["postgres"].address)
+    return s3

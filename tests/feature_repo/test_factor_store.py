@@ -364,6 +364,6 @@ def test_two_writers_take_turns(store: FactorStore, tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigRejected, match=r"one of \['local'\].*got 'moon'"):
+    with pytest.raises(ConfigRejected, match=r"one of \['cluster', 'local'\].*got 'moon'"):
         FactorStore.open(tmp_path / "store", profile="moon")
     assert not (tmp_path / "store").exists()
