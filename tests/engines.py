@@ -131,7 +131,7 @@ class Postgres(Engine):
 
     @property
     def address(self) -> str:
-        return f"postgresql://needledrop:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql+psycopg://needledrop:{PASSWORD}@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> list[str]:
         settings = {
@@ -149,7 +149,7 @@ class Postgres(Engine):
         import psycopg
 
         try:
-            psycopg.connect(self.address, connect_timeout=2).close()
+            psycopg.connect(self.address.replace("+psycopg", ""), connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return True
