@@ -188,7 +188,7 @@ class FeatureStore:
         try:
             path = self._place.folder(shard) / name
             array: NDArray[np.float16] = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ArtifactBroken) as error:
             raise ArtifactBroken(
                 f"expected {name} in shard {shard}, got {error}; remove the shard's folder and "
                 "run extract_features again"
