@@ -1,6 +1,7 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   the predictor on what the last run promoted
-# make test    all tests
+# make test    all tests that need nothing but this checkout
+# make test-engines  the others: a Redis and a Postgres (apt-get install redis-server postgresql)
 # make check   format, lint, types, import rules, the compiled pipeline
 # make lock    resolve the dependencies again
 
@@ -15,7 +16,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test check format lock clean environment
+.PHONY: run serve test test-engines check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -50,8 +51,12 @@ demo-catalogue: $(READY)
 serve: $(READY)
 	@$(BIN)/python -m serving --registry "$(OUT)/registry" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
+# Tests that start programs of the machine are marked with their kind.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not engines"
+
+test-engines: $(READY)
+	$(BIN)/python -m pytest -m engines
 
 check: $(READY)
 	$(BIN)/ruff format --check .
