@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 
     _check_writable(options.out)
+    _check_places(values)
     print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
     run = run_locally(train_pipeline, values, options.out)
     promoted = run.has_run("deploy-predictor")
@@ -127,6 +128,20 @@ def _check_writable(out: Path) -> None:
             f"--out {out}: expected a folder that can be written, got {error.strerror}; "
             "give another --out"
         ) from error
+
+
+def _check_places(values: dict[str, Any]) -> None:
+    """Find out now, and not after an hour of training, which place is none or can't be reached."""
+    from feature_repo.opening import profile_path
+    from needledrop.promotion.registry import Registry
+    from needledrop.storage.opening import is_remote, place_at
+
+    for name in ("audio", "workspace"):
+        place_at(values.get(name, "."))
+    if is_remote(values.get("store", ".")):
+        profile_path(None, of_uri=True)
+    if "registry" in values:
+        Registry(values["registry"]).champion()
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:

@@ -210,14 +210,19 @@ class Registry:
                     "against the new champion and judge again"
                 )
             rolled_back = champion.rolled_back if champion else ()
-            self._pointer.move(
-                "promote",
-                version,
-                before=champion,
-                previous=(*champion.previous, champion.version) if champion else (),
-                rolled_back=tuple(one for one in rolled_back if one != version),
-                run_id=run_id,
-            )
+            try:
+                self._pointer.move(
+                    "promote",
+                    version,
+                    before=champion,
+                    previous=(*champion.previous, champion.version) if champion else (),
+                    rolled_back=tuple(one for one in rolled_back if one != version),
+                    run_id=run_id,
+                )
+            except RegistryConflict:
+                if self.champion() != version:
+                    raise
+                return False  # another try of the same step was faster
         return True
 
     def rollback_target(self) -> str:

@@ -234,9 +234,10 @@ class ObjectPlace:
 
     def append_missing(self, name: str, lines: Sequence[str]) -> None:
         """Put the lines that are not there; one that is there is never replaced."""
-        n_present = len(self._objects(f"{name}/"))
-        for number in range(n_present, len(lines)):
-            self.swap(f"{name}/{number + 1:06d}", lines[number].encode(), None)
+        present = sorted(PurePosixPath(one["Key"]).name for one in self._objects(f"{name}/"))
+        last = int(present[-1]) if present else 0
+        for number, line in enumerate(lines[len(present) :], start=last + 1):
+            self.swap(f"{name}/{number:06d}", line.encode(), None)
 
     def _explained(self) -> AbstractContextManager[None]:
         return failures_explained(self.uri, self._bucket)

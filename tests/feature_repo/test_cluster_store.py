@@ -83,6 +83,7 @@ def test_postgres_that_is_down_is_one_clear_sentence(store, location, engines):
             with pytest.raises(StoreUnreachable) as error:
                 act()
             is_clear(error, "Postgres", "NEEDLEDROP_POSTGRES", location)
+        assert (store.online_song_factors(SONGS, version="b1").factors == 1).all()
     finally:
         engines["postgres"].start()
     assert store.online_version("song_factors") == "b1"

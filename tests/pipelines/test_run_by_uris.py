@@ -12,6 +12,7 @@ import pytest
 from feature_repo.store import FactorStore
 from needledrop.promotion.registry import Registry
 from needledrop.storage.opening import place_at
+from pipelines.__main__ import main
 from tests.engines import PASSWORD
 from tests.object_store import SECRET
 from tests.pipelines.conftest import N_SONGS, QUICK, ROOT, call
@@ -109,6 +110,24 @@ def test_the_predictor_loads_the_champion_from_the_object_store_and_answers(run,
     )
     assert done.returncode == 0, done.stderr
     assert f"SO{N_SONGS - 1:03}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"registry": "gs://models"}, "expected a folder or s3://bucket/prefix, got gs://models"),
+        ({"registry": "s3://nowhere/registry"}, "expected the bucket nowhere"),
+        ({"workspace": "s3://"}, "without a bucket"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_before_anything_runs(
+    environment, catalogue, tmp_path, capsys, setting, sentence
+):
+    settings = [f"--set={name}={value}" for name, value in setting.items()]
+    arguments = ["run", "train", "--data", str(catalogue), "--out", str(tmp_path), *settings]
+    assert main(arguments) in (1, 2)
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_a_step_whose_store_is_down_says_so_in_one_sentence(run, tmp_path: Path):

@@ -436,3 +436,28 @@ def test_many_moves_at_once_leave_one_consistent_story(filled, shelf):
     assert filled.champion() == stack[-1]
     assert json.loads(shelf.read("champion.json"))["previous"] == stack[:-1]
     assert {move.run_id for move in history} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("winner", ["c", "b"])
+def test_a_lost_race_is_told_and_overwrites_nothing(s3, parts, winner):
+    """Between reading the pointer and moving it another run promotes: no lock kept it out."""
+    shelf = ObjectShelf(s3, s3.new_bucket())
+    registry, other = Registry(shelf.uri), Registry(shelf.uri)
+    for version in "abc":
+        registry.add(*parts(f"weights of {version}"), version=version)
+    registry.promote("a", expected_champion=None)
+    append = registry._root.append_missing
+
+    def promote_meanwhile(*arguments) -> None:
+        del registry._root.append_missing
+        append(*arguments)
+        assert other.promote(winner, expected_champion="a")
+
+    registry._root.append_missing = promote_meanwhile
+    if winner == "b":  # the same step, tried twice: that is no conflict
+        assert not registry.promote("b", expected_champion="a")
+    else:
+        with pytest.raises(RegistryConflict, match="expected the champion a, got c"):
+            registry.promote("b", expected_champion="a")
+    assert registry.champion() == winner
+    assert [move["to_version"] for move in shelf.history()] == ["a", winner]
