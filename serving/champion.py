@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from needledrop.encoders.bundle import Bundle
+from needledrop.errors import StoreUnreachable
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
 from serving import metrics
@@ -79,8 +80,9 @@ class ChampionFollower:
                 await asyncio.get_running_loop().run_in_executor(executor, self.refresh)
                 pause = poll_seconds
             except Exception as error:  # no bundle may end the serving
-                metrics.BUNDLE_LOADS.labels("broken").inc()
-                log_failure("champion_broken", error)
+                is_away = isinstance(error, StoreUnreachable)
+                metrics.BUNDLE_LOADS.labels("unreachable" if is_away else "broken").inc()
+                log_failure("registry_unreachable" if is_away else "champion_broken", error)
                 pause = min(max(pause, poll_seconds) * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
             self.tried.set()
             await asyncio.sleep(pause)
