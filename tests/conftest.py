@@ -41,10 +41,13 @@ def engines() -> Iterator[dict[str, "object"]]:
     """A Redis and a Postgres that live as long as the tests; see ``tests/engines.py``."""
     from tests.engines import EngineMissing, Postgres, Redis
 
+    missing = ""
     try:
         started = {"redis": Redis(), "postgres": Postgres()}
     except EngineMissing as error:
-        pytest.fail(str(error), pytrace=False)
+        missing = str(error)
+    if missing:
+        pytest.fail(missing, pytrace=False)
     try:
         for engine in started.values():
             engine.start()

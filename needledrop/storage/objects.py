@@ -16,39 +16,23 @@ there, and decides between two writers. What a killed writer left lies in an att
 
 import hashlib
 import json
-import random
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from typing import Any
 
 from needledrop.artifacts import fingerprint_of_file, whole_file, whole_folder
 from needledrop.errors import ArtifactBroken, ConfigRejected, StoreUnreachable
+from needledrop.storage.bucket import Objects, first_part
 from needledrop.storage.cache import cache_folder
 from needledrop.storage.lock import writer_lock
 from needledrop.storage.place import Content, Place, StoredFile
-from needledrop.storage.s3 import (
-    N_CONNECTIONS,
-    body_of,
-    client,
-    code_of,
-    failures_explained,
-    patiently,
-)
-
-T = TypeVar("T")
+from needledrop.storage.s3 import N_CONNECTIONS
 
 _WHOLE = "whole.json"
-_ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-_LOST = frozenset({"PreconditionFailed", "412"})
-_AT_THE_SAME_TIME = frozenset({"ConditionalRequestConflict", "409", "OperationAborted"})
-_PIECE_BYTES = 1 << 20
 _FETCH_SECONDS = 3600.0
 
 
@@ -60,6 +44,7 @@ class ObjectPlace:
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix
+        self._objects = Objects(bucket, prefix)
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
 
     @classmethod
@@ -79,26 +64,15 @@ class ObjectPlace:
 
     def at(self, name: str) -> Place:
         """Return the prefix below this one."""
-        return ObjectPlace(self._bucket, self._key(name))
+        return ObjectPlace(self._bucket, f"{self._prefix}/{name}".lstrip("/"))
 
     def listing(self) -> list[StoredFile]:
         """Return all objects below the prefix, sorted by name."""
-        return [
-            StoredFile(f"s3://{self._bucket}/{one['Key']}", one["Size"], one["ETag"].strip('"'))
-            for one in sorted(self._objects(""), key=lambda one: str(one["Key"]))
-            if not one["Key"].endswith("/")
-        ]
+        return self._objects.listing()
 
     def read(self, name: str) -> Content | None:
         """Return an object's content; None where there is no such object."""
-
-        def attempt() -> Content:
-            answer = client().get_object(Bucket=self._bucket, Key=self._key(name))
-            with body_of(answer) as body:
-                return Content(body.read(), answer["ETag"])
-
-        with self._explained():
-            return _unless_absent(lambda: patiently(attempt))
+        return self._objects.read(name)
 
     def read_head(self, name: str, max_bytes: int) -> bytes:
         """Return the first bytes of an object.
@@ -106,38 +80,14 @@ class ObjectPlace:
         Raises:
             FileNotFoundError: there is no such object.
         """
-
-        def attempt() -> bytes:
-            answer = client().get_object(Bucket=self._bucket, Key=self._key(name))
-            with body_of(answer) as body:
-                data: bytes = body.read(max_bytes)
-            return data
-
-        with self._explained():
-            data = _unless_absent(lambda: patiently(attempt))
+        data = self._objects.read_head(name, max_bytes)
         if data is None:
             raise FileNotFoundError(2, "the object is no longer there", f"{self.uri}/{name}")
         return data
 
     def swap(self, name: str, data: bytes, stamp: str | None) -> bool:
         """Put an object in place of the one with this ETag; see ``Place``."""
-        condition = {"IfNoneMatch": "*"} if stamp is None else {"IfMatch": stamp}
-        for number in range(1, 6):
-            try:
-                self._put(name, data, **condition)
-            except ClientError as error:
-                code = code_of(error)
-                if code in _AT_THE_SAME_TIME and number < 5:
-                    time.sleep(random.uniform(0, 0.05 * 2**number))  # noqa: S311
-                    continue
-                if code not in _LOST | _ABSENT | _AT_THE_SAME_TIME:
-                    with self._explained():
-                        raise
-                # An earlier try of this very write may have arrived although its answer did not.
-                present = self.read(name)
-                return present is not None and present.data == data
-            return True
-        raise AssertionError  # the last round returns or raises
+        return self._objects.swap(name, data, stamp)
 
     def alone(self, timeout_seconds: float) -> AbstractContextManager[None]:  # noqa: ARG002
         """Nobody is kept out: conditional writes decide between two writers."""
@@ -148,9 +98,8 @@ class ObjectPlace:
 
     def folders(self) -> list[str]:
         """Return the folders whose ``whole.json`` is there."""
-        depth = len(PurePosixPath(self._prefix).parts)
-        found = [PurePosixPath(one["Key"]).parts[depth:] for one in self._objects("")]
-        return sorted(parts[0] for parts in found if len(parts) == 2 and parts[1] == _WHOLE)
+        found = [PurePosixPath(name).parts for name in self._objects.names()]
+        return [parts[0] for parts in found if len(parts) == 2 and parts[1] == _WHOLE]
 
     def folder(self, name: str, *, fresh: bool = False) -> Path:
         """Return a copy of a folder, each file compared with its checksum when it is fetched.
@@ -199,8 +148,9 @@ class ObjectPlace:
                 file: {"n_bytes": path.stat().st_size, "sha256": fingerprint_of_file(path)}
                 for file, path in files.items()
             }
-            self._in_parallel(
-                lambda file: self._put_file(f"{name}/{attempt}/{file}", files[file]), list(files)
+            _in_parallel(
+                lambda file: self._objects.upload(f"{name}/{attempt}/{file}", files[file]),
+                list(files),
             )
             whole = json.dumps({"attempt": attempt, "files": listing}, sort_keys=True)
             self.swap(f"{name}/{_WHOLE}", whole.encode(), None)
@@ -212,7 +162,7 @@ class ObjectPlace:
         target = cache_folder(self.uri) / name
         try:
             with whole_file(target) as temporary:
-                if self._download(name, temporary) is None:
+                if self._objects.download(name, temporary) is None:
                     raise FileNotFoundError
         except FileNotFoundError:
             return None
@@ -224,53 +174,19 @@ class ObjectPlace:
         with tempfile.TemporaryDirectory(prefix="needledrop-") as scratch:
             path = Path(scratch) / PurePosixPath(name).name
             yield path
-            self._put_file(name, path)
+            self._objects.upload(name, path)
 
     def lines(self, name: str) -> list[str]:
         """Return the lines, an object each."""
-        keys = sorted(PurePosixPath(one["Key"]).name for one in self._objects(f"{name}/"))
-        contents = self._in_parallel(lambda key: self.read(f"{name}/{key}"), keys)
+        contents = _in_parallel(self.read, self._objects.names(f"{name}/"))
         return [content.data.decode() for content in contents if content]
 
     def append_missing(self, name: str, lines: Sequence[str]) -> None:
         """Put the lines that are not there; one that is there is never replaced."""
-        present = sorted(PurePosixPath(one["Key"]).name for one in self._objects(f"{name}/"))
-        last = int(present[-1]) if present else 0
+        present = self._objects.names(f"{name}/")
+        last = int(PurePosixPath(present[-1]).name) if present else 0
         for number, line in enumerate(lines[len(present) :], start=last + 1):
             self.swap(f"{name}/{number:06d}", line.encode(), None)
-
-    def _explained(self) -> AbstractContextManager[None]:
-        return failures_explained(self.uri, self._bucket)
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}".lstrip("/")
-
-    def _objects(self, name: str) -> list[dict[str, Any]]:
-        with self._explained():
-            pages = client().get_paginator("list_objects_v2")
-            prefix = self._key(name) if name or self._prefix else ""
-            return [
-                one
-                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix)
-                for one in page.get("Contents", [])
-            ]
-
-    def _put(self, name: str, body: Any, **condition: str) -> None:
-        """Put an object; a failed condition is the caller's, all else is explained."""
-        try:
-            client().put_object(Bucket=self._bucket, Key=self._key(name), Body=body, **condition)
-        except ClientError as error:
-            if code_of(error) in _LOST | _ABSENT | _AT_THE_SAME_TIME:
-                raise
-            with self._explained():
-                raise
-        except Exception:
-            with self._explained():
-                raise
-
-    def _put_file(self, name: str, path: Path) -> None:
-        with path.open("rb") as file:
-            self._put(name, file)
 
     def _whole(self, name: str) -> dict[str, Any] | None:
         content = self.read(f"{name}/{_WHOLE}")
@@ -295,7 +211,7 @@ class ObjectPlace:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
 
         def fetch(file: str) -> None:
-            digest = self._download(f"{name}/{whole['attempt']}/{file}", target / file)
+            digest = self._objects.download(f"{name}/{whole['attempt']}/{file}", target / file)
             if digest is None:
                 raise ArtifactBroken(
                     f"expected {file} of {self.uri}/{name}, found none: it was removed after it "
@@ -303,7 +219,7 @@ class ObjectPlace:
                 )
             self._check(name, file, whole, digest)
 
-        self._in_parallel(fetch, list(whole["files"]))
+        _in_parallel(fetch, list(whole["files"]))
 
     def _check(self, name: str, file: str, whole: dict[str, Any], digest: str) -> None:
         expected = whole["files"][file]["sha256"]
@@ -313,48 +229,16 @@ class ObjectPlace:
                 f"{digest[:16]}: it was changed after it was written; restore it, or make it again"
             )
 
-    def _download(self, name: str, target: Path) -> str | None:
-        """Write an object to a file; return its SHA-256, None where there is no such object."""
-
-        def attempt() -> str:
-            answer = client().get_object(Bucket=self._bucket, Key=self._key(name))
-            digest = hashlib.sha256()
-            with body_of(answer) as body, target.open("wb") as file:
-                for piece in body.iter_chunks(_PIECE_BYTES):
-                    digest.update(piece)
-                    file.write(piece)
-            return digest.hexdigest()
-
-        with self._explained():
-            return _unless_absent(lambda: patiently(attempt))
-
     def _remove_attempts(self, name: str) -> None:
         """Remove attempts that ``whole.json`` does not name: they can't be named any more."""
         whole = self._whole(name)
-        if whole is None:
-            return
-        kept = whole["attempt"]
-        prefix = self._key(name)
-        others = [
-            one["Key"]
-            for one in self._objects(f"{name}/")
-            if PurePosixPath(one["Key"].removeprefix(f"{prefix}/")).parts[0] not in (_WHOLE, kept)
-        ]
-        for start in range(0, len(others), 1000):
-            keys = [{"Key": key} for key in others[start : start + 1000]]
-            with self._explained():
-                client().delete_objects(Bucket=self._bucket, Delete={"Objects": keys})
-
-    def _in_parallel(self, act: Callable[[str], Any], names: list[str]) -> list[Any]:
-        with ThreadPoolExecutor(min(N_CONNECTIONS, max(len(names), 1))) as pool:
-            return list(pool.map(act, names))
+        if whole is not None:
+            kept = (_WHOLE, whole["attempt"])
+            names = self._objects.names(f"{name}/")
+            others = [one for one in names if first_part(one.removeprefix(f"{name}/")) not in kept]
+            self._objects.remove(others)
 
 
-def _unless_absent(ask: Callable[[], T]) -> T | None:
-    """Return what is asked for; None where the store says that there is no such object."""
-    try:
-        return ask()
-    except ClientError as error:
-        if code_of(error) in _ABSENT:
-            return None
-        raise
+def _in_parallel(act: Callable[[str], Any], names: list[str]) -> list[Any]:
+    with ThreadPoolExecutor(min(N_CONNECTIONS, max(len(names), 1))) as pool:
+        return list(pool.map(act, names))
