@@ -88,6 +88,12 @@ def profile_path(profile: str | Path | None, *, of_uri: bool = False) -> Path:
             f"the store profile {chosen} expects {' and '.join(missing)} in the environment, found "
             "nothing there; feature_repo/README.md says what they hold"
         )
+    if broken := [name for name in asked if re.search(r"['\s]", os.environ[name])]:
+        # Feast puts the values between quotes, and an error about them would show them.
+        raise ConfigRejected(
+            f"expected {' and '.join(broken)} without quotes, blanks and line breaks; in a URL "
+            "write them as %27, %20 and %0A"
+        )
     return path
 
 
@@ -130,8 +136,8 @@ def _lock(profile: Path, name: str) -> Lock:
     """The lock of a store at a URI: its registry's, which must be one for several machines."""
     import yaml
 
-    content = yaml.safe_load(os.path.expandvars(profile.read_text(encoding="utf-8")))
-    address = str(content.get("registry", {}).get("path", ""))
+    content = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    address = os.path.expandvars(str(content.get("registry", {}).get("path", "")))
     if not address.startswith("postgres"):
         raise ConfigRejected(
             f"the store {name.split('#')[0]} lies at a URI, which any machine may open, but the "
@@ -144,7 +150,13 @@ def _lock(profile: Path, name: str) -> Lock:
 def _markers(store: "feast.FeatureStore", folder: Path, root: str | None) -> Markers:
     config = store.config.online_store
     if config.type == "redis":
-        client = store._get_provider().online_store._get_client(config)
+        try:
+            client = store._get_provider().online_store._get_client(config)
+        except (LookupError, TypeError, ValueError):  # they would show the password
+            raise ConfigRejected(
+                "expected the address of a Redis such as host:6379,password=..., got something "
+                "else; correct NEEDLEDROP_REDIS"
+            ) from None
         return RedisMarkers(client, store.project)
     return FileMarkers(files_of(root or folder, "online"))
 

@@ -280,6 +280,27 @@ def test_an_address_that_nobody_gave_is_asked_for(location, monkeypatch, variabl
         FactorStore.open(location)
 
 
+@pytest.mark.parametrize(
+    ("variable", "address", "sentence"),
+    [
+        ("NEEDLEDROP_REDIS", "host:6379,password=s3c'ret", "without quotes"),
+        ("NEEDLEDROP_REDIS", "password=s3cret", "the address of a Redis"),
+        ("NEEDLEDROP_REDIS", "host,password=s3cret", "the address of a Redis"),
+        ("NEEDLEDROP_POSTGRES", "postgresql://u:s3cret\n@host/db", "without quotes"),
+        ("NEEDLEDROP_POSTGRES", "mysql://u:s3cret@host/db", "a registry in Postgres"),
+        ("NEEDLEDROP_POSTGRES", "postgresql://u:s3cret@:notaport/db", "NEEDLEDROP_POSTGRES"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_never_shown(
+    location, monkeypatch, variable, address, sentence
+):
+    monkeypatch.setenv(variable, address)
+    with pytest.raises((ConfigRejected, StoreUnreachable), match=sentence) as error:
+        FactorStore.open(location)
+    assert "s3cret" not in str(error.value)
+    assert "s3c'ret" not in str(error.value)
+
+
 def test_a_store_at_a_uri_needs_engines_that_any_machine_reaches(location, monkeypatch):
     monkeypatch.setenv("NEEDLEDROP_STORE_PROFILE", "local")
     with pytest.raises(ConfigRejected, match="registry in Postgres, as in the profile cluster"):
