@@ -16,6 +16,7 @@ there, and decides between two writers. What a killed writer left lies in an att
 
 import hashlib
 import json
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from needledrop.storage.place import Content, Place, StoredFile
 from needledrop.storage.s3 import N_CONNECTIONS
 
 _WHOLE = "whole.json"
+_ATTEMPT = re.compile("[0-9a-f]{16}")
 _FETCH_SECONDS = 3600.0
 
 
@@ -194,7 +196,7 @@ class ObjectPlace:
             return None
         try:
             whole: dict[str, Any] = json.loads(content.data)
-            if not set(map(type, (whole["attempt"], whole["files"]))) == {str, dict}:
+            if not _ATTEMPT.fullmatch(whole["attempt"]) or not isinstance(whole["files"], dict):
                 raise TypeError("other fields")
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactBroken(

@@ -164,13 +164,24 @@ def test_a_file_that_was_harmed_is_noticed_before_it_is_used(place, s3, harm):
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/outside"])
 def test_a_list_of_files_that_leads_outside_is_refused(place, name):
-    whole = f'{{"attempt": "x", "files": {{"{name}": {{"sha256": "0", "n_bytes": 1}}}}}}'
+    whole = (
+        f'{{"attempt": "0123456789abcdef", "files": {{"{name}": {{"sha256": "0", "n_bytes": 1}}}}}}'
+    )
     place.swap("songs/whole.json", whole.encode(), None)
     with pytest.raises(ArtifactBroken, match="expected names inside"):
         place.folder("songs")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"attempt": 1, "files": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"attempt": 1, "files": {}}',
+        b'{"attempt": "../../../../..", "files": {}}',
+    ],
+)
 def test_a_list_of_files_that_is_none_says_what_to_do(place, content):
     place.swap("songs/whole.json", content, None)
     with pytest.raises(ArtifactBroken, match=r"whole\.json, got something else"):
