@@ -1,7 +1,8 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   the predictor on what the last run promoted
-# make test    all tests that need nothing but Python
-# make test-docker    those that need Docker and the images
+# make test    all tests that need nothing but this checkout
+# make test-engines  those that need Redis and Postgres (apt-get install redis-server postgresql)
+# make test-docker   those that need Docker and the images
 # make images  the images that the steps and the predictor run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline
 # make lock    resolve the dependencies again
@@ -17,7 +18,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test test-docker images check format lock clean environment
+.PHONY: run serve test test-engines test-docker images check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -64,8 +65,12 @@ images:
 	    --target $$image --tag needledrop-$$image:$(TAG) . || exit 1; \
 	done
 
+# Tests that start programs of the machine are marked with their kind.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not docker"
+	$(BIN)/python -m pytest -m "not engines and not docker"
+
+test-engines: $(READY)
+	$(BIN)/python -m pytest -m engines
 
 test-docker: $(READY)
 	$(BIN)/python -m pytest -n 0 -m docker

@@ -1,4 +1,4 @@
-"""One writer at a time, and failures told in plain words."""
+"""One writer at a time on one machine, and failures told in plain words."""
 
 import errno
 import fcntl
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from needledrop.errors import ArtifactBroken
+from needledrop.errors import ArtifactBroken, StoreUnreachable
+from needledrop.storage.opening import is_remote
 
 _POLL_SECONDS = 0.05
 _ENGINE_FAILURES = (sqlite3.Error, OSError, pa.ArrowException)
@@ -48,20 +49,61 @@ def locked(folder: Path, *, wait_seconds: float, shared: bool = False) -> Iterat
 
 
 @contextmanager
-def failures_explained(folder: Path) -> Iterator[None]:
+def failures_explained(store: str | Path) -> Iterator[None]:
     """Turn failures of the engines below into an error that says what to do.
+
+    Args:
+        store: the store's folder or URI.
 
     Raises:
         ArtifactBroken: the disk is full, a file is damaged, or another program holds it.
+        StoreUnreachable: Redis, Postgres or the object store doesn't answer, or refuses.
     """
+    import psycopg
+    from botocore.exceptions import (  # type: ignore[import-untyped]
+        BotoCoreError,
+        ClientError,
+    )
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from redis.exceptions import RedisError
+    from sqlalchemy.exc import SQLAlchemyError
 
     from feature_repo.engine import feast
 
     try:
         yield
+    except RedisError as error:
+        raise _unreachable(store, "online store", "Redis", "NEEDLEDROP_REDIS", error) from None
+    except (psycopg.Error, SQLAlchemyError) as error:
+        raise _unreachable(store, "registry", "Postgres", "NEEDLEDROP_POSTGRES", error) from None
+    except (BotoCoreError, ClientError) as error:
+        raise _unreachable(
+            store, "offline store", "object storage", "AWS_ENDPOINT_URL", error
+        ) from None
     except (*_ENGINE_FAILURES, DecodeError, feast.errors.FeastError) as error:
-        raise ArtifactBroken(f"the store {folder} failed: {error}; {_advice(error)}") from error
+        if is_remote(store) and isinstance(error, OSError):
+            raise _unreachable(
+                store, "offline store", "object storage", "AWS_ENDPOINT_URL", error
+            ) from None
+        raise ArtifactBroken(f"the store {store} failed: {error}; {_advice(error)}") from error
+
+
+def _unreachable(
+    store: str | Path, what: str, engine: str, variable: str, error: Exception
+) -> StoreUnreachable:
+    """Say which engine failed, and how; its own words may hold addresses and passwords."""
+    return StoreUnreachable(
+        f"the {what} ({engine}, {variable}) of {store} did not do what it was asked "
+        f"({_kind(error)}), also when asked again; see whether it is up and lets this program in. "
+        "Nothing half-written is read: run the same again"
+    )
+
+
+def _kind(error: BaseException) -> str:
+    """Name an error, and what is behind it where a library has wrapped it."""
+    origin = getattr(error, "orig", None) or error.__cause__
+    names = [type(one).__name__ for one in (error, origin) if one is not None]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _advice(error: Exception) -> str:

@@ -6,7 +6,7 @@ version's last chunk. A reader takes the rows of that version alone; the writer 
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from feature_repo.checks import check_newest, check_vector_length
-from feature_repo.parts import TIMESTAMPS, Folder, Part
+from feature_repo.markers import Markers
+from feature_repo.parts import TIMESTAMPS, Part
 from needledrop.errors import ArtifactBroken, FactorsRejected
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ class OnlineRows:
         store: an opened Feast store.
         view: the view's name.
         key: the name of its key column.
-        markers: the folder of the markers.
+        markers: which release is whole.
     """
 
-    def __init__(self, store: "feast.FeatureStore", view: str, key: str, markers: Folder) -> None:
+    def __init__(self, store: "feast.FeatureStore", view: str, key: str, markers: Markers) -> None:
         self._store = store
         self._view = view
         self._key = key
@@ -102,8 +103,17 @@ class OnlineRows:
         ids: list[str],
         vectors: NDArray[np.float32],
         columns: dict[str, list[str]],
+        confirm: Callable[[], None],
     ) -> None:
-        """Write all rows of a release, then mark it as complete."""
+        """Write all rows of a release, then mark it as complete.
+
+        Args:
+            part: its time and version.
+            ids: (n,) keys.
+            vectors: (n, k) factors.
+            columns: the other columns.
+            confirm: raises if others may have written meanwhile.
+        """
         complete = self.complete()
         release = OnlineRelease(part.version, part.at.isoformat(), len(ids), vectors.shape[1])
         self._mark(complete=complete, being_written=release)
@@ -123,6 +133,7 @@ class OnlineRows:
                     | {name: values[chunk] for name, values in columns.items()},
                 )
                 progress.update(len(ids[chunk]))
+        confirm()
         self._mark(complete=release, being_written=None)
 
     def read(self, ids: Collection[str] | NDArray[np.str_], version: str | None) -> OnlineFactors:
@@ -185,7 +196,7 @@ class OnlineRows:
         return columns
 
     def _marker(self) -> dict[str, OnlineRelease | None]:
-        content = self._markers.read_json(f"{self._view}.json") or {}
+        content = self._markers.read(self._view) or {}
         return {
             state: OnlineRelease(**content[state]) if content.get(state) else None
             for state in ("complete", "being_written")
@@ -196,4 +207,4 @@ class OnlineRows:
             state: None if release is None else asdict(release)
             for state, release in releases.items()
         }
-        self._markers.write_json(f"{self._view}.json", content)
+        self._markers.write(self._view, content)

@@ -1,20 +1,28 @@
-"""A store's folder: made, registered with Feast, and opened.
+"""A store: made, registered with Feast, and opened; in a folder, or on a cluster's engines.
 
-The folder is a Feast repository of its own, so ``feast -c FOLDER ...`` works on it: it holds the
-profile as ``feature_store.yaml``, and one Python file that imports the definitions. Without that
-file, ``feast apply`` would find no definitions and delete all views.
+A store in a folder is a Feast repository of its own, so ``feast -c FOLDER ...`` works on it: it
+holds the profile as ``feature_store.yaml``, and one Python file that imports the definitions.
+Without that file, ``feast apply`` would find no definitions and delete all views. A store at a URI
+has such a folder too, in this machine's cache, with nothing in it that isn't elsewhere.
 """
 
+import copy
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from feature_repo.access import failures_explained, locked
+from feature_repo.access import failures_explained
+from feature_repo.locks import FileLock, Lock, PostgresLock
+from feature_repo.markers import FileMarkers, Markers, RedisMarkers
 from feature_repo.parts import Folder
-from needledrop.artifacts import fingerprint_of_file, read_json, whole_file, write_json
+from needledrop.artifacts import fingerprint_of_bytes, fingerprint_of_file, whole_file
 from needledrop.errors import ArtifactBroken, ConfigRejected
+from needledrop.storage.cache import cache_folder
+from needledrop.storage.opening import is_remote
 
 if TYPE_CHECKING:
     import feast
@@ -28,19 +36,45 @@ _DEFINITIONS_FILE = '''"""What this store keeps, for `feast apply`: the views of
 
 from feature_repo.services import *  # noqa: F403
 '''
+_DEFINITIONS_OF_A_URI = '''"""What this store keeps, for `feast apply`: see feature_repo."""
+
+import os
+
+os.environ["NEEDLEDROP_STORE_ROOT"] = {root!r}
+from feature_repo.services import *  # noqa: E402, F403
+'''
 
 
-def profile_path(profile: str | Path | None) -> Path:
+@dataclass(frozen=True)
+class OpenedStore:
+    """A store and what keeps it.
+
+    Attributes:
+        name: its folder or URI, for messages.
+        feast: opened.
+        lock: what keeps other writers out.
+        markers: which online release is whole.
+    """
+
+    name: str
+    feast: "feast.FeatureStore"
+    lock: Lock
+    markers: Markers
+
+
+def profile_path(profile: str | Path | None, *, of_uri: bool = False) -> Path:
     """The file of a profile.
 
     Args:
         profile: the name of a file in ``feature_repo/profiles`` or a path; by default what
-            ``NEEDLEDROP_STORE_PROFILE`` says, and else ``local``.
+            ``NEEDLEDROP_STORE_PROFILE`` says, and else ``local``, or ``cluster`` at a URI.
+        of_uri: whether the store lies at a URI.
 
     Raises:
-        ConfigRejected: there is no such file.
+        ConfigRejected: there is no such file, or it asks for what the environment doesn't say.
     """
-    chosen = str(profile or os.environ.get("NEEDLEDROP_STORE_PROFILE") or "local")
+    default = "cluster" if of_uri else "local"
+    chosen = str(profile or os.environ.get("NEEDLEDROP_STORE_PROFILE") or default)
     named = _HERE / "profiles" / f"{chosen}.yaml"
     path = named if named.is_file() else Path(chosen)
     if not path.is_file():
@@ -48,40 +82,94 @@ def profile_path(profile: str | Path | None) -> Path:
         raise ConfigRejected(
             f"expected a store profile, one of {known} or the path of a YAML file, got {chosen!r}"
         )
+    asked = re.findall(r"^[^#\n]*\$\{(\w+)\}", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if missing := [name for name in asked if not os.environ.get(name)]:
+        raise ConfigRejected(
+            f"the store profile {chosen} expects {' and '.join(missing)} in the environment, found "
+            "nothing there; feature_repo/README.md says what they hold"
+        )
+    if broken := [name for name in asked if re.search(r"['\s]", os.environ[name])]:
+        # Feast puts the values between quotes, and an error about them would show them.
+        raise ConfigRejected(
+            f"expected {' and '.join(broken)} without quotes, blanks and line breaks; in a URL "
+            "write them as %27, %20 and %0A"
+        )
     return path
 
 
-def opened_store(folder: Path, profile: Path, wait_seconds: float) -> "feast.FeatureStore":
-    """Open the store of a folder; make and register what is not there yet.
+def opened_store(
+    location: str | Path, profile: str | Path | None, wait_seconds: float
+) -> OpenedStore:
+    """Open the store of a folder or URI; make and register what is not there yet.
 
     Raises:
+        ConfigRejected: there is no such profile, or it doesn't fit the location.
         ArtifactBroken: the store is damaged, or held by another process for too long.
+        StoreUnreachable: one of its engines doesn't answer.
     """
-    with failures_explained(folder):
+    at_uri = is_remote(location)
+    name = str(location).rstrip("/") if at_uri else str(Path(location).absolute())
+    yaml = profile_path(profile, of_uri=at_uri)
+    folder = cache_folder(name) / "feast" if at_uri else Path(name)
+    root = name if at_uri else None
+    with failures_explained(name):
         folder.mkdir(parents=True, exist_ok=True)
-        store = _registered_store(folder, profile)
+        lock = _lock(yaml, name) if at_uri else FileLock(folder)
+        store = None if at_uri else _registered_store(folder, yaml, root)
         if store is None:
-            with locked(folder, wait_seconds=wait_seconds):
-                store = _registered_store(folder, profile) or _register(folder, profile)
-        return store
+            # Even opening a registry in Postgres makes tables, which two should not do at once.
+            registering = _lock(yaml, f"{name}#registering") if at_uri else lock
+            with registering.held(wait_seconds=wait_seconds):
+                store = _registered_store(folder, yaml, root) or _register(folder, yaml, root)
+        return OpenedStore(name, store, lock, _markers(store, folder, root))
 
 
-def files_of(folder: Path, *names: str) -> Folder:
-    """A folder of the store's files, wherever ``NEEDLEDROP_STORE_ROOT`` puts them."""
+def files_of(root: str | Path, *names: str) -> Folder:
+    """A folder of a store's files, wherever ``NEEDLEDROP_STORE_ROOT`` puts those of a folder."""
     from feature_repo.sources import STORE_ROOT
 
-    return Folder("/".join((STORE_ROOT or str(folder), *names)))
+    at = root if is_remote(root) else STORE_ROOT or str(root)
+    return Folder("/".join((str(at), *names)))
 
 
-def _registered_store(folder: Path, profile: Path) -> "feast.FeatureStore | None":
+def _lock(profile: Path, name: str) -> Lock:
+    """The lock of a store at a URI: its registry's, which must be one for several machines."""
+    import yaml
+
+    content = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    address = os.path.expandvars(str(content.get("registry", {}).get("path", "")))
+    if not address.startswith("postgres"):
+        raise ConfigRejected(
+            f"the store {name.split('#')[0]} lies at a URI, which any machine may open, but the "
+            f"profile {profile.stem} keeps its registry on one: expected a registry in Postgres, "
+            "as in the profile cluster (NEEDLEDROP_STORE_PROFILE)"
+        )
+    return PostgresLock(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", address), name)
+
+
+def _markers(store: "feast.FeatureStore", folder: Path, root: str | None) -> Markers:
+    config = store.config.online_store
+    if config.type == "redis":
+        try:
+            client = store._get_provider().online_store._get_client(config)
+        except (LookupError, TypeError, ValueError):  # they would show the password
+            raise ConfigRejected(
+                "expected the address of a Redis such as host:6379,password=..., got something "
+                "else; correct NEEDLEDROP_REDIS"
+            ) from None
+        return RedisMarkers(client, store.project)
+    return FileMarkers(files_of(root or folder, "online"))
+
+
+def _registered_store(folder: Path, profile: Path, root: str | None) -> "feast.FeatureStore | None":
     """The store, when these very definitions are registered and its local files are there."""
     from feature_repo.engine import feast
 
-    if not (folder / _MARKER).is_file():
-        return None
     try:
-        if read_json(folder / _MARKER) != _fingerprints(profile):
+        if Folder(root or str(folder)).read_json(_MARKER) != _fingerprints(profile, root):
             return None
+        if root:
+            _write_repository(folder, profile, root)
         store = feast.FeatureStore(repo_path=str(folder))
         views = {view.name for view in store.list_feature_views()}
     except (ArtifactBroken, DecodeError, OSError):
@@ -91,24 +179,49 @@ def _registered_store(folder: Path, profile: Path) -> "feast.FeatureStore | None
     return store if is_whole else None
 
 
-def _register(folder: Path, profile: Path) -> "feast.FeatureStore":
+def _register(folder: Path, profile: Path, root: str | None) -> "feast.FeatureStore":
     """Write the folder's own files and apply the definitions; the store's lock is held."""
     from feature_repo import services
     from feature_repo.engine import feast
 
-    for name, text in (
-        ("feature_store.yaml", profile.read_text(encoding="utf-8")),
-        ("needledrop_definitions.py", _DEFINITIONS_FILE),
-    ):
-        with whole_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    _write_repository(folder, profile, root)
     store = feast.FeatureStore(repo_path=str(folder))
     _remove_what_was_lost(folder, store)
     for view in VIEWS:
-        files_of(folder, "offline", view).make()
-    store.apply([getattr(services, name) for name in services.__all__])
-    write_json(folder / _MARKER, _fingerprints(profile))
+        files_of(root or folder, "offline", view).make()
+    store.apply([_rooted(getattr(services, name), root) for name in services.__all__])
+    Folder(root or str(folder)).write_json(_MARKER, _fingerprints(profile, root))
     return store
+
+
+def _write_repository(folder: Path, profile: Path, root: str | None) -> None:
+    """Make the folder one that Feast, and its command, can open."""
+    yaml = profile.read_text(encoding="utf-8")
+    definitions = _DEFINITIONS_FILE
+    if root:
+        # Other stores may use the same engines.
+        project = f"needledrop_{fingerprint_of_bytes(root.encode())[:12]}"
+        yaml = re.sub(r"^project:.*$", f"project: {project}", yaml, flags=re.MULTILINE)
+        definitions = _DEFINITIONS_OF_A_URI.format(root=root)
+    for name, text in (
+        ("feature_store.yaml", yaml),
+        ("needledrop_definitions.py", definitions),
+    ):
+        with whole_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _rooted(definition: Any, root: str | None) -> Any:
+    """A view whose parts lie at a URI; everything else as it is."""
+    from feature_repo.engine import feast
+    from feature_repo.sources import parts_of
+
+    if root is None or not isinstance(definition, feast.FeatureView):
+        return definition
+    view = copy.copy(definition)
+    source = definition.batch_source
+    view.batch_source = parts_of(definition.name, source.description, root)
+    return view
 
 
 def _remove_what_was_lost(folder: Path, store: "feast.FeatureStore") -> None:
@@ -132,9 +245,9 @@ def _online_file(store: "feast.FeatureStore") -> Path | None:
     return Path(store.repo_path) / config.path if config.type == "sqlite" else None
 
 
-def _fingerprints(profile: Path) -> dict[str, str]:
+def _fingerprints(profile: Path, root: str | None) -> dict[str, str]:
     """What a store was registered from; another value means that it must be registered again."""
     from feature_repo.sources import STORE_ROOT
 
     files = [profile, *(_HERE / f"{name}.py" for name in _DEFINITIONS)]
-    return {"root": STORE_ROOT} | {file.name: fingerprint_of_file(file) for file in files}
+    return {"root": root or STORE_ROOT} | {file.name: fingerprint_of_file(file) for file in files}

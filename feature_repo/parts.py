@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+import needledrop.storage.patience  # noqa: F401  (before fsspec opens anything)
 from needledrop.artifacts import remove_leftovers, whole_file
 from needledrop.errors import ArtifactBroken
 

@@ -12,13 +12,13 @@ Letters in shapes: U users, I songs, n rows asked for, k factors, d audio words.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.access import failures_explained, locked
+from feature_repo.access import failures_explained
 from feature_repo.checks import (
     SOURCES,
     FactorSource,
@@ -31,13 +31,10 @@ from feature_repo.checks import (
     checked_vectors,
 )
 from feature_repo.online import OnlineFactors, OnlineRelease, OnlineRows
-from feature_repo.opening import files_of, opened_store, profile_path
+from feature_repo.opening import OpenedStore, files_of, opened_store
 from feature_repo.parts import Part, Parts, vector_column
 from feature_repo.training import TrainingTable, joined_table
 from needledrop.errors import ArtifactBroken, ConfigRejected
-
-if TYPE_CHECKING:
-    import feast
 
 FactorView = Literal["user_factors", "song_factors"]
 Ids = Sequence[str] | NDArray[np.str_]
@@ -48,24 +45,22 @@ _KEYS = {"user_factors": "user_id", "song_factors": "song_id", "song_audio_featu
 class FactorStore:
     """A feature store, opened. Made by :meth:`open`; not for use by several threads at once."""
 
-    def __init__(
-        self, store: "feast.FeatureStore", folder: Path, *, wait_seconds: float, n_kept_parts: int
-    ) -> None:
-        self._store = store
-        self._folder = folder
+    def __init__(self, opened: OpenedStore, *, wait_seconds: float, n_kept_parts: int) -> None:
+        self._store = opened.feast
+        self._name = opened.name
+        self._lock = opened.lock
         self._wait_seconds = wait_seconds
         self._n_kept_parts = n_kept_parts
-        self._parts = {view: Parts(files_of(folder, "offline", view)) for view in _KEYS}
-        markers = files_of(folder, "online")
+        self._parts = {view: Parts(files_of(opened.name, "offline", view)) for view in _KEYS}
         self._online = {
-            view: OnlineRows(store, view, _KEYS[view], markers)
+            view: OnlineRows(opened.feast, view, _KEYS[view], opened.markers)
             for view in ("user_factors", "song_factors")
         }
 
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        location: str | Path,
         *,
         profile: str | Path | None = None,
         wait_seconds: float = 600.0,
@@ -74,9 +69,10 @@ class FactorStore:
         """Open the store of a run, and make it when there is none.
 
         Args:
-            folder: where the store lies (``OUT/store``).
+            location: where the store lies: a folder (``OUT/store``) or ``s3://bucket/prefix``.
             profile: which engines keep it: a name in ``feature_repo/profiles`` or a YAML file; by
-                default ``NEEDLEDROP_STORE_PROFILE``, and else the embedded ``local``.
+                default ``NEEDLEDROP_STORE_PROFILE``, and else the embedded ``local`` in a folder
+                and ``cluster`` at a URI.
             wait_seconds: how long to wait for another process that is writing.
             n_kept_parts: how many writes of a view its offline history keeps. A query joins with
                 all of them, and factors of long-gone factorisations have no reader.
@@ -84,12 +80,12 @@ class FactorStore:
         Raises:
             ConfigRejected: there is no such profile, or not one part is to be kept.
             ArtifactBroken: the store is damaged, or held by another process for too long.
+            StoreUnreachable: an engine of a store at a URI doesn't answer; so for every method.
         """
         if n_kept_parts < 1:
             raise ConfigRejected(f"expected n_kept_parts of at least 1, got {n_kept_parts}")
-        folder = Path(folder).absolute()
-        store = opened_store(folder, profile_path(profile), wait_seconds)
-        return cls(store, folder, wait_seconds=wait_seconds, n_kept_parts=n_kept_parts)
+        opened = opened_store(location, profile, wait_seconds)
+        return cls(opened, wait_seconds=wait_seconds, n_kept_parts=n_kept_parts)
 
     def write_user_factors(
         self,
@@ -187,13 +183,14 @@ class FactorStore:
             FactorsRejected: something newer is online.
         """
         for view, key in (("user_factors", "user_id"), ("song_factors", "song_id")):
-            stored = [part for part in self._parts[view].listing() if part.version == version]
-            if not stored:
-                raise ArtifactBroken(
-                    f"expected {view} of version {version[:16]} in the offline store "
-                    f"{self._folder}, found none; run the pipeline that trained it again"
-                )
-            table = self._parts[view].read(stored[-1])
+            with failures_explained(self._name):
+                stored = [part for part in self._parts[view].listing() if part.version == version]
+                if not stored:
+                    raise ArtifactBroken(
+                        f"expected {view} of version {version[:16]} in the offline store "
+                        f"{self._name}, found none; run the pipeline that trained it again"
+                    )
+                table = self._parts[view].read(stored[-1])
             factors = np.stack(table["factors"].to_numpy()).astype(np.float32)
             ids = table[key].to_pylist()
             if view == "user_factors":
@@ -226,13 +223,13 @@ class FactorStore:
         """
         time = checked_part(factors_version, at).at
         with (
-            failures_explained(self._folder),
-            locked(self._folder, wait_seconds=self._wait_seconds, shared=True),
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds, shared=True),
         ):
             for view in ("song_factors", "song_audio_features"):
                 if not self._parts[view].listing():
                     raise ArtifactBroken(
-                        f"expected {view} in the store {self._folder}, found none; "
+                        f"expected {view} in the store {self._name}, found none; "
                         "run the step that writes them"
                     )
             return joined_table(self._store, song_ids, time, factors_version, audio_version)
@@ -248,17 +245,18 @@ class FactorStore:
             ArtifactBroken: nothing has been published, or the store is damaged.
             FactorsRejected: another version is published.
         """
-        with failures_explained(self._folder):
+        with failures_explained(self._name):
             return self._online["song_factors"].read(song_ids, version)
 
     def online_user_factors(self, user_ids: Ids, *, version: str | None = None) -> OnlineFactors:
         """The published factors of some users; the same promises as for songs."""
-        with failures_explained(self._folder):
+        with failures_explained(self._name):
             return self._online["user_factors"].read(user_ids, version)
 
     def online_release(self, view: FactorView) -> OnlineRelease | None:
         """The release of a view that is wholly in the online store; None before the first."""
-        return self._online[view].complete()
+        with failures_explained(self._name):
+            return self._online[view].complete()
 
     def online_version(self, view: FactorView) -> str | None:
         """The version of a view that is wholly in the online store; None before the first."""
@@ -279,8 +277,8 @@ class FactorStore:
         plain = checked_ids(ids, _KEYS[view])
         name, values = vectors[0], checked_vectors(vectors[1], len(plain), f"{view}.{vectors[0]}")
         with (
-            failures_explained(self._folder),
-            locked(self._folder, wait_seconds=self._wait_seconds),
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds) as confirm,
         ):
             self._check_stored(view, part, values.shape[1])
             if online:
@@ -290,7 +288,7 @@ class FactorStore:
             self._parts[view].write(part, table)
             self._parts[view].forget_oldest(self._n_kept_parts)
             if online:
-                self._online[view].write(part, plain, values, columns)
+                self._online[view].write(part, plain, values, columns, confirm)
 
     def _check_stored(self, view: str, part: Part, vector_length: int) -> None:
         """Nothing newer in this view; the same dimension in every view of factors."""

@@ -15,7 +15,8 @@
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
     ├── NoChampion              nothing has been promoted yet
     ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
-    └── RegistryConflict        another run changed the registry in between
+    ├── RegistryConflict        another run changed the registry in between
+    └── StoreUnreachable        a store (object store, database) doesn't answer, or refuses
 
 A message says what was expected, what came, and what to do next, in one sentence or two.
 """
@@ -89,3 +90,7 @@ class RegistryConflict(NeedledropError):
 
 class DeployFailed(NeedledropError):
     """A cluster refused a version, or the version did not become ready or failed its check."""
+
+
+class StoreUnreachable(NeedledropError):
+    """A store doesn't answer after several tries, or refuses; nothing half-written is read."""

@@ -123,6 +123,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 
     _check_writable(options.out)
+    _check_places(values)
     print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
     run = run_locally(train_pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
@@ -146,13 +147,23 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
+def _check_places(values: dict[str, Any]) -> None:
+    """Find out now, and not after an hour of training, which place is none or can't be reached."""
+    from feature_repo.opening import profile_path
+    from needledrop.promotion.registry import Registry
+    from needledrop.storage.opening import is_remote, place_at
+
+    for name in ("audio", "workspace"):
+        place_at(values.get(name, "."))
+    if is_remote(values.get("store", ".")):
+        profile_path(None, of_uri=True)
+    if "registry" in values:
+        Registry(values["registry"]).champion()
+
+
 def _settable(known: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the run's folder decides."""
-    return {
-        name: parameter
-        for name, parameter in known.items()
-        if name not in ("registry", "store", "workspace", "run_id")
-    }
+    """Leave out what every run makes for itself."""
+    return {name: parameter for name, parameter in known.items() if name != "run_id"}
 
 
 def _list_parameters(_options: argparse.Namespace) -> int:

@@ -69,8 +69,8 @@ def run_locally(
     """Run a pipeline in ``out``.
 
     Args:
-        pipeline: the KFP pipeline; its folders (registry, store, workspace) are set here.
-        arguments: its other parameters.
+        pipeline: the KFP pipeline; its folders (registry, store, workspace) lie in ``out``.
+        arguments: its other parameters; also those folders, where they lie elsewhere.
         out: the run's folder; made where it is not there.
         in_containers: each step in its image, by Docker.
 
@@ -107,13 +107,8 @@ def run_locally(
                 # Display names are for the Kubeflow UI.
                 warnings.simplefilter("ignore", RuntimeWarning)
                 warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
-                pipeline(
-                    **arguments,
-                    registry=str(out / "registry"),
-                    store=str(out / "store"),
-                    workspace=str(out / "workspace"),
-                    run_id=run_id,
-                )
+                places = {name: str(out / name) for name in ("registry", "store", "workspace")}
+                pipeline(**{**places, **arguments, "run_id": run_id})
         except RuntimeError:
             raise RunFailed(terminal.failure(out / "run.log")) from None
         artifacts = next(path for path in root.iterdir() if path.name != "step_times")

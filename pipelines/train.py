@@ -84,10 +84,10 @@ def train_pipeline(
     Args:
         plays: plays: a file, a glob or a URI of triplets (user, song, count) or Parquet.
         tracks: tracks: CSV or Parquet with song_id, and track_id for songs that have a clip.
-        audio: folder of clips named after track ids, at any depth.
-        registry: folder of registered versions and the champion.
-        store: folder of the feature store.
-        workspace: folder that outlives the run: finished feature shards and checkpoints.
+        audio: folder or s3:// URI of clips named after track ids, at any depth.
+        registry: folder or s3:// URI of registered versions and the champion.
+        store: folder or s3:// URI of the feature store.
+        workspace: folder or s3:// URI that outlives the run: feature shards and checkpoints.
         run_id: name of this run in the registry; where it is empty, Kubeflow's id of the run.
         max_play_count: plays of a pair above it are broken rows.
         max_rejected_share: share of broken rows beyond which the run fails.

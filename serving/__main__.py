@@ -11,6 +11,7 @@ from needledrop.errors import ConfigRejected, NeedledropError
 _EXAMPLES = """\
 examples:
   python -m serving --registry out/registry
+  python -m serving --registry s3://models/registry --version 0123456789abcdef
   python -m serving --registry out/registry --http-port 9000 --no-grpc --threads 4
   python -m serving ask --url http://localhost:8080 clip.ogg
   python -m serving try --registry out/registry clip.ogg
@@ -71,6 +72,7 @@ def _serve(arguments: list[str]) -> None:
     serve(
         ServerConfig(
             registry=options.registry,
+            version=options.version or None,
             host=options.host,
             http_port=options.http_port,
             grpc_port=None if options.no_grpc else options.grpc_port,
@@ -83,8 +85,14 @@ def _serve(arguments: list[str]) -> None:
     )
 
 
-def _check_registry(folder: Path) -> None:
+def _check_registry(registry: str) -> None:
     """Refuse what can't become a registry; an empty or absent folder may fill later."""
+    from needledrop.storage.opening import is_remote, place_at
+
+    place_at(registry)
+    if is_remote(registry):
+        return
+    folder = Path(registry)
     if folder.exists() and not folder.is_dir():
         raise ConfigRejected(f"--registry {folder}: expected a folder, got a file")
     if (folder / "registry").is_dir():
@@ -105,11 +113,16 @@ def _serve_parser() -> argparse.ArgumentParser:
     registry = os.environ.get("NEEDLEDROP_REGISTRY")
     parser.add_argument(
         "--registry",
-        type=Path,
         default=registry,
         required=registry is None,
         metavar="DIR",
-        help="folder of the registry; it may be empty and fill later (NEEDLEDROP_REGISTRY)",
+        help="folder or s3:// URI of the registry; it may be empty and fill later "
+        "(NEEDLEDROP_REGISTRY)",
+    )
+    parser.add_argument(
+        "--version",
+        default=os.environ.get("NEEDLEDROP_VERSION"),
+        help="serve this version, whatever the champion is (NEEDLEDROP_VERSION)",
     )
     for flag, kind, default, text in (
         ("--host", str, "0.0.0.0", "address to listen on"),  # noqa: S104
@@ -181,7 +194,7 @@ def _try(arguments: list[str]) -> None:
     )
     parser.add_argument("clip", type=Path, nargs="?", help=_CLIP_HELP)
     parser.add_argument(
-        "--registry", type=Path, required=True, metavar="DIR", help="folder of the registry"
+        "--registry", required=True, metavar="DIR", help="folder or s3:// URI of the registry"
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder with tracks.csv and audio/"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from needledrop.encoders.bundle import Bundle
+from needledrop.errors import StoreUnreachable
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
 from serving import metrics
@@ -36,17 +37,18 @@ class Champion:
 
 
 class ChampionFollower:
-    """Keeps the registry's champion loaded.
+    """Keeps the registry's champion loaded, or the one version that it was told to serve.
 
     Attributes:
         current: what answers now; None before the first promotion.
         tried: set once the registry has been looked at.
     """
 
-    def __init__(self, registry_root: Path) -> None:
+    def __init__(self, registry_root: str | Path, version: str | None = None) -> None:
         self.current: Champion | None = None
         self.tried = asyncio.Event()
         self._registry_root = registry_root
+        self._version = version
 
     def refresh(self) -> None:
         """Load the champion if it isn't the current one.
@@ -56,7 +58,7 @@ class ChampionFollower:
             OSError: it can't be read; the current one stays.
         """
         registry = Registry(self._registry_root)
-        version = registry.champion()
+        version = self._version or registry.champion()
         if version is None or (self.current and self.current.version == version):
             return
         bundle = Bundle.load(registry.bundle_path(version))
@@ -78,8 +80,9 @@ class ChampionFollower:
                 await asyncio.get_running_loop().run_in_executor(executor, self.refresh)
                 pause = poll_seconds
             except Exception as error:  # no bundle may end the serving
-                metrics.BUNDLE_LOADS.labels("broken").inc()
-                log_failure("champion_broken", error)
+                is_away = isinstance(error, StoreUnreachable)
+                metrics.BUNDLE_LOADS.labels("unreachable" if is_away else "broken").inc()
+                log_failure("registry_unreachable" if is_away else "champion_broken", error)
                 pause = min(max(pause, poll_seconds) * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
             self.tried.set()
             await asyncio.sleep(pause)

@@ -43,7 +43,7 @@ BUNDLE_LOADED = Gauge(
     "needledrop_bundle_loaded_timestamp_seconds", "When the bundle that answers was loaded."
 )
 BUNDLE_LOADS = Counter(
-    "needledrop_bundle_loads_total", "Champions loaded, or found broken.", ["outcome"]
+    "needledrop_bundle_loads_total", "Champions loaded, found broken, or out of reach.", ["outcome"]
 )
 
 # A series that is there from the start can be rated and alerted on from its first event.
@@ -56,7 +56,7 @@ for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _source in ("audio", "log_mel"):
     CLIPS.labels(_source)
-for _outcome in ("loaded", "broken"):
+for _outcome in ("loaded", "broken", "unreachable"):
     BUNDLE_LOADS.labels(_outcome)
 
 

@@ -36,7 +36,8 @@ class ServerConfig:
     """Where and how to serve.
 
     Attributes:
-        registry: folder of the registry whose champion answers.
+        registry: folder or URI of the registry whose champion answers.
+        version: the version that answers in the champion's place, whatever is promoted.
         host: address to listen on, for HTTP and gRPC.
         http_port: for REST and ``/metrics``.
         grpc_port: None for no gRPC.
@@ -47,7 +48,8 @@ class ServerConfig:
         access_log: a line for each HTTP request; costs about a third of the throughput.
     """
 
-    registry: Path
+    registry: str | Path
+    version: str | None = None
     host: str = "0.0.0.0"  # noqa: S104  (a container is asked from outside)
     http_port: int = 8080
     grpc_port: int | None = 8081
@@ -75,7 +77,7 @@ def serve(config: ServerConfig) -> None:
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)
     executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
-    follower = ChampionFollower(config.registry)
+    follower = ChampionFollower(config.registry, config.version)
     server = PredictorServer(config, follower)
     server.register_model(FactorPredictor(follower, config.limits, executor))
     server.start([])

@@ -47,13 +47,13 @@ def tracks_file(data: Path) -> str:
     raise InputError(f"expected one of {', '.join(_TRACKS)} in {data}, found none")
 
 
-def untrained_song(registry_root: Path, tracks: str, audio: Path) -> UntrainedSong:
+def untrained_song(registry_root: str | Path, tracks: str, audio: Path) -> UntrainedSong:
     """Return the first song of the champion's catalogue that nobody has played.
 
     Where every song has been played, it is the first whose plays were held out from training.
 
     Args:
-        registry_root: of the registry.
+        registry_root: folder or URI of the registry.
         tracks: tracks file, for the songs' track ids.
         audio: folder of the clips.
 
@@ -69,7 +69,7 @@ def untrained_song(registry_root: Path, tracks: str, audio: Path) -> UntrainedSo
     for song_ids, is_played in ((unplayed, False), (held_out, True)):
         for song_id in song_ids:
             if song_id in path_of:
-                return UntrainedSong(song_id, path_of[song_id], is_played)
+                return UntrainedSong(song_id, Path(path_of[song_id].location), is_played)
     raise InputError(
         f"expected a clip in {audio} of a song that the champion was not trained on, found none; "
         "name a clip of your own"
@@ -77,7 +77,7 @@ def untrained_song(registry_root: Path, tracks: str, audio: Path) -> UntrainedSo
 
 
 def try_out(
-    registry_root: Path, clip: Path, *, n_nearest: int = 10, start_seconds: float = 120.0
+    registry_root: str | Path, clip: Path, *, n_nearest: int = 10, start_seconds: float = 120.0
 ) -> Reply:
     """Start a predictor on a free port of this machine, ask it about a clip, and stop it.
 

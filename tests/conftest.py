@@ -5,3 +5,61 @@ import os
 # Before anything imports torch: threads that wait by spinning starve whatever else is running, and
 # the servers and pipelines that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Credentials and places of whoever runs the tests are no part of them.
+for _name in [name for name in os.environ if name.startswith(("AWS_", "NEEDLEDROP_"))]:
+    if _name not in ("AWS_CA_BUNDLE", "NEEDLEDROP_IMAGE"):
+        del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["object"]:
+    """An object store that lives as long as the tests; see ``tests/object_store.py``."""
+    from tests.object_store import ObjectStore
+
+    server = ObjectStore()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The object store, named by this process's environment, with a cache of the test's own."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NEEDLEDROP_CACHE", str(tmp_path / "cache"))
+    return s3_server
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[dict[str, "object"]]:
+    """A Redis and a Postgres that live as long as the tests; see ``tests/engines.py``."""
+    from tests.engines import EngineMissing, Postgres, Redis
+
+    missing = ""
+    try:
+        started = {"redis": Redis(), "postgres": Postgres()}
+    except EngineMissing as error:
+        missing = str(error)
+    if missing:
+        pytest.fail(missing, pytrace=False)
+    try:
+        for engine in started.values():
+            engine.start()
+        yield started
+    finally:
+        for engine in started.values():
+            engine.remove()
+
+
+@pytest.fixture
+def cluster(s3, engines, monkeypatch: pytest.MonkeyPatch):
+    """All that a cluster's stores need, named by this process's environment."""
+    monkeypatch.setenv("NEEDLEDROP_REDIS", engines["redis"].address)
+    monkeypatch.setenv("NEEDLEDROP_POSTGRES", engines["postgres"].address)
+    return s3

@@ -24,7 +24,7 @@ def decide_promotion(
     Args:
         candidate: the bundle.
         report: its evaluation.
-        registry: where versions are kept; its champion is what the candidate has to beat.
+        registry: folder or s3:// URI; its champion is what the candidate has to beat.
         run_id: who registers it; may be empty.
         job_id: Kubeflow's id of the run, which counts where run_id is empty.
         margin_map: how much better than the champion, in mAP@500, the candidate has to be.
@@ -50,7 +50,7 @@ def decide_promotion(
         judged = decide(
             Path(candidate.path),
             Path(report.path),
-            Path(registry),
+            registry,
             run_id or job_id,
             config,
             Path(verdict.path),

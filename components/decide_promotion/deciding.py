@@ -12,7 +12,7 @@ from needledrop.ranking.report import Report
 def decide(
     candidate_path: Path,
     report_path: Path,
-    registry_path: Path,
+    registry_path: str | Path,
     run_id: str,
     config: GateConfig,
     verdict_path: Path,

@@ -30,8 +30,8 @@ def deploy_predictor(
         candidate: the bundle that was promoted.
         verdict: what it was promoted with; names the champion that it was judged against.
         factors: of the users, for the online store.
-        registry: whose champion pointer is moved.
-        store: the feature store.
+        registry: folder or s3:// URI; its champion pointer is moved.
+        store: folder or s3:// URI of the feature store.
         run_id: who moves it; may be empty.
         job_id: Kubeflow's id of the run, which counts where run_id is empty.
         deployment: which version is served since when.

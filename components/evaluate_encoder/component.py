@@ -30,8 +30,8 @@ def evaluate_encoder(
         features: of the test songs.
         plays: what the listeners played of the test songs.
         split: which songs are test songs.
-        registry: whose champion is compared on the same songs and listeners.
-        workspace: where a champion of another front end finds or leaves its features.
+        registry: folder or s3:// URI; its champion is compared on the same songs and listeners.
+        workspace: folder or s3:// URI for the features of a champion of another front end.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         report: all figures with their intervals.
@@ -53,8 +53,8 @@ def evaluate_encoder(
             Path(features.path),
             Path(plays.path),
             Path(split.path),
-            Path(registry),
-            Path(workspace),
+            registry,
+            workspace,
             EvaluationConfig(n_resamples=n_resamples, seed=evaluation_seed),
             log,
         )

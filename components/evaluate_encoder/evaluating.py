@@ -15,6 +15,7 @@ from needledrop.promotion.registry import Registry
 from needledrop.ranking.evaluate import EvaluationConfig, Report, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
 from needledrop.ranking.scores import RandomScores, Scores
+from needledrop.storage.opening import below
 
 
 def evaluate_bundles(
@@ -24,8 +25,8 @@ def evaluate_bundles(
     features_path: Path,
     plays_path: Path,
     split_path: Path,
-    registry_path: Path,
-    workspace: Path,
+    registry_path: str | Path,
+    workspace: str | Path,
     config: EvaluationConfig,
     journal: Journal,
 ) -> Report:
@@ -64,7 +65,7 @@ def evaluate_bundles(
 
 
 def _as_heard_by(
-    champion: Bundle, held_out: HeldOutSongs, features: FeatureStore, workspace: Path
+    champion: Bundle, held_out: HeldOutSongs, features: FeatureStore, workspace: str | Path
 ) -> HeldOutSongs:
     """Return the same songs through the champion's front end."""
     if champion.frontend == features.frontend:
@@ -72,8 +73,8 @@ def _as_heard_by(
     wanted = held_out.song_ids.tolist()
     champion_features = extract_features(
         {song_id: features.clip_of(song_id) for song_id in wanted},
-        workspace / "champion_features",
-        workspace / "champion_features.json",
+        below(workspace, "champion_features"),
+        below(workspace, "champion_features.json"),
         ExtractionConfig(
             champion.frontend, DecodeLimits(min_seconds=champion.frontend.window_seconds)
         ),

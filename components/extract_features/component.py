@@ -30,8 +30,8 @@ def extract_features(
     Args:
         tracks: accepted tracks.
         split: the words are fitted on the training songs' sound alone.
-        audio: folder of clips named after track ids.
-        workspace: folder in which finished shards stay, so that a stopped run goes on.
+        audio: folder or s3:// URI of clips named after track ids.
+        workspace: folder or s3:// URI where finished shards stay, so that a stopped run goes on.
         sample_rate_hz: of the decoded sound.
         window_samples: of the short-time Fourier transform.
         hop_samples: from one frame to the next.
@@ -69,8 +69,8 @@ def extract_features(
         extract(
             Path(tracks.path),
             Path(split.path),
-            Path(audio),
-            Path(workspace),
+            audio,
+            workspace,
             ExtractionConfig(frontend, limits, n_processes=n_processes),
             BagOfWordsConfig(n_words=n_words),
             max_rejected_clips_share,

@@ -13,6 +13,7 @@ from needledrop.errors import InputError
 from needledrop.page import Page
 from needledrop.plays.split import Split
 from needledrop.plays.tracks import Tracks
+from needledrop.storage.opening import below
 
 MANIFEST, BAG_OF_WORDS, REJECTED = "features.json", "bag_of_words", "rejected_clips.tsv"
 
@@ -20,8 +21,8 @@ MANIFEST, BAG_OF_WORDS, REJECTED = "features.json", "bag_of_words", "rejected_cl
 def extract(
     tracks_path: Path,
     split_path: Path,
-    audio: Path,
-    workspace: Path,
+    audio: str,
+    workspace: str,
     config: ExtractionConfig,
     words: BagOfWordsConfig,
     max_rejected_share: float,
@@ -38,7 +39,7 @@ def extract(
     with journal.progress("clips", len(clips), "clip") as advance:
         store = extract_features(
             clips,
-            workspace / "features",
+            below(workspace, "features"),
             out / MANIFEST,
             config,
             on_clips=lambda n_done, _n_clips: advance(n_done, ""),

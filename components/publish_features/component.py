@@ -18,7 +18,7 @@ def publish_features(
     Args:
         factors: of users and training songs.
         features: log-mel shards and bag of words.
-        store: the feature store.
+        store: folder or s3:// URI of the feature store.
         published: which versions, and since when; what training asks the store for.
         metrics: how many rows of each view.
     """

@@ -22,7 +22,7 @@ def split_songs(
     Args:
         plays: accepted plays.
         tracks: accepted tracks; artist_id is needed for artist-disjoint splits.
-        audio: folder of clips named after track ids.
+        audio: folder or s3:// URI of clips named after track ids.
         split_kind: random, or artist for artist-disjoint.
         validation_share: share of the songs that stop the training.
         test_share: share of the songs that nothing but the evaluation looks at.
@@ -38,7 +38,5 @@ def split_songs(
 
     with journal("split_songs") as log:
         config = SplitConfig(split_kind, validation_share, test_share, split_seed)
-        split_catalogue(
-            Path(plays.path), Path(tracks.path), Path(audio), config, Path(split.path), log
-        )
+        split_catalogue(Path(plays.path), Path(tracks.path), audio, config, Path(split.path), log)
         log.save_metrics(metrics)

@@ -12,7 +12,7 @@ from needledrop.plays.triplets import Plays
 def split_catalogue(
     plays_path: Path,
     tracks_path: Path,
-    audio: Path,
+    audio: str,
     config: SplitConfig,
     split_path: Path,
     journal: Journal,

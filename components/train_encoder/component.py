@@ -45,8 +45,8 @@ def train_encoder(
         features: log-mel shards and bag of words.
         plays: accepted plays, for the catalogue of all songs' factors.
         split: validation songs stop the training; test songs are not looked at.
-        store: the feature store that the training table comes from.
-        workspace: folder for checkpoints, so that a stopped run goes on.
+        store: folder or s3:// URI of the feature store that the training table comes from.
+        workspace: folder or s3:// URI of checkpoints, so that a stopped run goes on.
         n_epochs: at most.
         windows_per_song: random windows of each song in an epoch.
         batch_size: windows in a step.
@@ -112,7 +112,7 @@ def train_encoder(
                 dropout=dropout,
                 n_networks=n_networks,
             )
-            trained, page = fit_cnn_bundle(material, size, training, Path(workspace), log)
+            trained, page = fit_cnn_bundle(material, size, training, workspace, log)
         trained.save(Path(bundle.path))
         page.save(Path(training_report.path))
         log.save_metrics(metrics)

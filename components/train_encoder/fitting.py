@@ -1,7 +1,6 @@
 """Fits one encoder, linear or convolutional, and reports how it went."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +22,7 @@ from needledrop.encoders.training import (
     train,
 )
 from needledrop.page import Page
+from needledrop.storage.opening import below
 
 
 def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Page]:
@@ -61,7 +61,7 @@ def fit_cnn_bundle(
     material: Material,
     cnn: CnnConfig,
     training: TrainingConfig,
-    workspace: Path,
+    workspace: str,
     journal: Journal,
 ) -> tuple[Bundle, Page]:
     """Train the convolutional networks; return their bundle and their page.
@@ -100,7 +100,7 @@ def fit_cnn_bundle(
             trial_songs,
             validation_map,
             training,
-            checkpoint=workspace / "checkpoints" / f"{fingerprint[:16]}-trial.pt",
+            checkpoint=below(workspace, f"checkpoints/{fingerprint[:16]}-trial.pt"),
             fingerprint=fingerprint,
             on_epoch=lambda epoch: advance(
                 epoch.number + 1,
@@ -127,7 +127,7 @@ def fit_cnn_bundle(
                 all_songs,
                 None,
                 replace(training, n_epochs=n_epochs, seed=training.seed + number),
-                checkpoint=workspace / "checkpoints" / f"{fingerprint[:16]}-{number}.pt",
+                checkpoint=below(workspace, f"checkpoints/{fingerprint[:16]}-{number}.pt"),
                 fingerprint=fingerprint,
                 on_epoch=lambda epoch, advance=advance: advance(
                     epoch.number + 1, f"loss {epoch.loss:.2f}"

@@ -1,10 +1,12 @@
-"""Where the clips lie: a folder, searched once, for files whose stem is the track id."""
+"""Where the clips lie: a folder or a URI, listed once; a clip's stem is its track id."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from needledrop.errors import InputError
+from needledrop.storage.opening import place_at
+from needledrop.storage.place import StoredFile
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".aac", ".m4a", ".mp4"})
 
@@ -20,35 +22,38 @@ class ClipSearch:
         n_duplicate_files: further files of a track that has one already; the first by name counts.
     """
 
-    path_of: Mapping[str, Path]
+    path_of: Mapping[str, StoredFile]
     without_clip: tuple[str, ...]
     n_unknown_files: int
     n_duplicate_files: int
 
 
-def find_clips(folder: Path, track_of: Iterable[tuple[str, str]]) -> ClipSearch:
+def find_clips(folder: str | Path, track_of: Iterable[tuple[str, str]]) -> ClipSearch:
     """Find a clip for each song.
 
     Args:
-        folder: searched at any depth; what is a clip is told by the suffix here and by the
-            content when it is decoded.
+        folder: a path or ``s3://bucket/prefix``, searched at any depth; what is a clip is told by
+            the suffix here and by the content when it is decoded.
         track_of: pairs (song_id, track_id); of a song's several tracks the first that has a clip
             speaks for it.
 
     Raises:
-        InputError: the folder is not there.
+        InputError: nothing is there.
+        StoreUnreachable: the object store doesn't answer.
     """
-    if not folder.is_dir():
+    place = place_at(folder)
+    files = place.listing()
+    if not files and (place.is_remote or not Path(folder).is_dir()):
         raise InputError(
             f"expected a folder of audio clips at {folder}, found none; name it with --set audio="
         )
-    by_track: dict[str, Path] = {}
+    by_track: dict[str, StoredFile] = {}
     n_files = 0
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
+    for file in files:
+        if file.suffix.lower() in AUDIO_SUFFIXES:
             n_files += 1
-            by_track.setdefault(path.stem, path)
-    songs: dict[str, Path] = {}
+            by_track.setdefault(file.stem, file)
+    songs: dict[str, StoredFile] = {}
     asked: dict[str, None] = {}
     known_tracks: set[str] = set()
     for song_id, track_id in track_of:

@@ -2,17 +2,19 @@
 
 A shard is a folder with the features of some clips end to end (``log_mel.npy`` (t, m) float16,
 ``mfcc.npy`` (t, 13) float16) and ``clips.json`` that says which frames are whose and which clips
-were rejected. It appears whole, by one rename, and is named after what it was made from (the
-clips' names, sizes and times, and the front end). So a run that was stopped continues with what is
-missing, and a changed clip, or another front end, is simply missing.
+were rejected. It appears whole, and is named after what it was made from (the clips' names, sizes
+and times or ETags, and the front end). So a run that was stopped continues with what is missing,
+and a changed clip, or another front end, is simply missing.
 
-The manifest lists the shards of one catalogue; it is the artifact that later steps open.
+The manifest lists the shards of one catalogue; it is the artifact that later steps open. Clips,
+shards and manifest each lie in a folder or behind a URI; a shard behind a URI is put there whole,
+and fetched to this machine once, when something in it is first touched.
 """
 
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,16 +24,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from needledrop.artifacts import (
-    fingerprint_of_json,
-    read_json,
-    remove_leftovers,
-    whole_folder,
-    write_json,
-)
+from needledrop.artifacts import fingerprint_of_json, read_json, write_json
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
 from needledrop.errors import ArtifactBroken, ClipRejected, ConfigRejected, ShapeMismatch
+from needledrop.storage.folder import stored_file
+from needledrop.storage.opening import is_remote, place_and_name, place_at, read_location
+from needledrop.storage.place import Place, StoredFile, json_in_folder
+
+_N_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,22 @@ class FeatureStore:
 
     def __init__(
         self,
-        shards_folder: Path,
+        shards_place: Place,
         frontend: FrontendConfig,
         shards: list[str],
-        clips: Mapping[str, str],
+        clips: Mapping[str, StoredFile],
     ) -> None:
         self.frontend = frontend
         self._clips = clips
-        self._folder = shards_folder
+        self._place = shards_place
         self._places: dict[str, _Place] = {}
         rejected: dict[str, RejectedClip] = {}
-        for shard in shards:
-            about = read_json(shards_folder / shard / "clips.json")
+        for shard, about in _clips_of(shards_place, shards).items():
+            if about is None:
+                raise ArtifactBroken(
+                    f"expected the shard {shard} in {shards_place.uri}, found none; run "
+                    "extract_features again"
+                )
             for song_id, (start, stop) in about["frames"].items():
                 self._places[song_id] = _Place(shard, start, stop)
             for clip in about["rejected"]:
@@ -110,18 +115,19 @@ class FeatureStore:
         self._open_array = functools.lru_cache(maxsize=None)(self._map_array)
 
     @classmethod
-    def open(cls, manifest: Path) -> "FeatureStore":
-        """Open the store that a manifest lists.
+    def open(cls, manifest: str | Path) -> "FeatureStore":
+        """Open the store that a manifest, at a path or a URI, lists.
 
         Raises:
             ArtifactBroken: the manifest or one of its shards is not there.
         """
-        about = read_json(manifest)
+        place, name = place_and_name(manifest)
+        about = read_json(place.file(name) or Path(manifest))
         return cls(
-            Path(about["shards_folder"]),
+            place_at(about["shards_folder"]),
             FrontendConfig(**about["frontend"]),
             about["shards"],
-            about["clips"],
+            {song_id: StoredFile(**clip) for song_id, clip in about["clips"].items()},
         )
 
     def __contains__(self, song_id: object) -> bool:
@@ -169,9 +175,9 @@ class FeatureStore:
         place = self._places[song_id]
         return place.stop - place.start
 
-    def clip_of(self, song_id: str) -> Path:
+    def clip_of(self, song_id: str) -> StoredFile:
         """Return the clip that a song's features were made from."""
-        return Path(self._clips[song_id])
+        return self._clips[song_id]
 
     def location(self, song_id: str) -> str:
         """Return where a song's log-mel lies: ``shard/log_mel.npy#start:stop``, in frames."""
@@ -180,8 +186,9 @@ class FeatureStore:
 
     def _map_array(self, shard: str, name: str) -> NDArray[np.float16]:
         try:
-            array: NDArray[np.float16] = np.load(self._folder / shard / name, mmap_mode="r")
-        except (OSError, ValueError) as error:
+            path = self._place.folder(shard) / name
+            array: NDArray[np.float16] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, ArtifactBroken) as error:
             raise ArtifactBroken(
                 f"expected {name} in shard {shard}, got {error}; remove the shard's folder and "
                 "run extract_features again"
@@ -190,9 +197,9 @@ class FeatureStore:
 
 
 def extract_features(
-    clips: Mapping[str, Path],
-    shards_folder: Path,
-    manifest: Path,
+    clips: Mapping[str, StoredFile | Path],
+    shards_folder: str | Path,
+    manifest: str | Path,
     config: ExtractionConfig | None = None,
     *,
     on_clips: Callable[[int, int], None] | None = None,
@@ -202,83 +209,92 @@ def extract_features(
     Clips whose features lie in ``shards_folder`` already are not touched again.
 
     Args:
-        clips: song_id -> path.
-        shards_folder: kept from run to run; what makes the work resumable.
-        manifest: written last, when every clip has features or a reason.
+        clips: song_id -> its file, from a listing, or its path.
+        shards_folder: a path or a URI; kept from run to run, which makes the work resumable.
+        manifest: a path or a URI; written last, when every clip has features or a reason.
         config: front end, limits, shard size, processes.
         on_clips: called with (clips done, clips in all) at the start and after each shard.
 
     Raises:
         ConfigRejected: through the configuration.
         OSError: the disk is full or not writable; shards that are done stay.
+        StoreUnreachable: an object store doesn't answer; shards that are done stay.
     """
     config = config or ExtractionConfig()
-    shards_folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(shards_folder)
-    identities = {song_id: _identity(path, config) for song_id, path in sorted(clips.items())}
-    shards, covered = _existing_shards(shards_folder, identities)
+    place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
+    place.clear_leftovers()
+    files = {
+        song_id: stored_file(clip) if isinstance(clip, Path) else clip
+        for song_id, clip in sorted(clips.items())
+    }
+    identities = {song_id: _identity(file, config) for song_id, file in files.items()}
+    shards, covered = _existing_shards(place, identities)
     missing = [song_id for song_id in identities if song_id not in covered]
     if on_clips:
         on_clips(len(covered), len(clips))
     jobs = [
         {
-            song_id: str(clips[song_id])
+            song_id: files[song_id].location
             for song_id in missing[start : start + config.clips_per_shard]
         }
         for start in range(0, len(missing), config.clips_per_shard)
     ]
     n_done = len(covered)
-    for shard, n_clips in _written_shards(jobs, identities, shards_folder, config):
+    for shard, n_clips in _written_shards(jobs, identities, place.uri, config):
         shards.append(shard)
         n_done += n_clips
         if on_clips:
             on_clips(n_done, len(clips))
-    write_json(
-        manifest,
-        {
-            "shards_folder": str(shards_folder.resolve()),
-            "frontend": asdict(config.frontend),
-            "frontend_fingerprint": config.frontend.fingerprint,
-            "shards": sorted(shards),
-            "clips": {song_id: str(path.resolve()) for song_id, path in clips.items()},
-        },
-    )
+    about = {
+        "shards_folder": place.uri,
+        "frontend": asdict(config.frontend),
+        "frontend_fingerprint": config.frontend.fingerprint,
+        "shards": sorted(shards),
+        "clips": {song_id: asdict(file) for song_id, file in files.items()},
+    }
+    manifest_place, name = place_and_name(manifest)
+    with manifest_place.new_file(name) as temporary:
+        write_json(temporary, about)
     return FeatureStore.open(manifest)
 
 
-def _identity(path: Path, config: ExtractionConfig) -> str:
+def _identity(file: StoredFile, config: ExtractionConfig) -> str:
     """Name what a clip's features depend on, without reading the clip."""
-    try:
-        status = path.stat()
-        state = [status.st_size, status.st_mtime_ns]
-    except OSError:
-        state = []  # it was listed and is gone: decoding will say so
+    state = [file.n_bytes, file.stamp]
     return fingerprint_of_json(
-        [path.name, state, config.frontend.fingerprint, asdict(config.limits)]
+        [file.name, state, config.frontend.fingerprint, asdict(config.limits)]
     )
 
 
+def _clips_of(place: Place, shards: list[str]) -> dict[str, Any]:
+    """Return what each shard says of its clips; None for a shard that isn't there."""
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        found = pool.map(lambda shard: json_in_folder(place, shard, "clips.json"), shards)
+        return dict(zip(shards, found, strict=True))
+
+
 def _existing_shards(
-    folder: Path, identities: Mapping[str, str]
+    place: Place, identities: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
     """Return the shards that hold only current clips, and song_id -> shard for what they cover."""
     shards: list[str] = []
     covered: dict[str, str] = {}
-    for path in sorted(folder.glob("shard-*/clips.json")):
-        about = read_json(path)["identities"]
-        if all(
+    names = [name for name in place.folders() if name.startswith("shard-")]
+    for name, clips in _clips_of(place, names).items():
+        about = clips["identities"] if clips else {}
+        if about and all(
             identities.get(song_id) == identity and song_id not in covered
             for song_id, identity in about.items()
         ):
-            shards.append(path.parent.name)
-            covered |= dict.fromkeys(about, path.parent.name)
+            shards.append(name)
+            covered |= dict.fromkeys(about, name)
     return shards, covered
 
 
 def _written_shards(
     jobs: list[dict[str, str]],
     identities: Mapping[str, str],
-    folder: Path,
+    folder: str,
     config: ExtractionConfig,
 ) -> Iterator[tuple[str, int]]:
     """Yield each shard's name and number of clips as it is finished."""
@@ -311,24 +327,26 @@ def _written_shards(
 
 
 def _write_shard(
-    clips: dict[str, str], identities: dict[str, str], folder: Path, config: ExtractionConfig
+    clips: dict[str, str], identities: dict[str, str], folder: str, config: ExtractionConfig
 ) -> str:
     """Decode some clips, compute their features, and write them as one shard."""
     frontend = Frontend(config.frontend)
     features: dict[str, ClipFeatures] = {}
     rejected: list[dict[str, Any]] = []
-    for song_id, path in clips.items():
+    for song_id, location in clips.items():
         try:
-            waveform = decode_clip(Path(path), config.frontend.sample_rate_hz, config.limits)
+            encoded = _encoded(location, config.limits)
+            waveform = decode_clip(encoded, config.frontend.sample_rate_hz, config.limits)
             features[song_id] = frontend.features(waveform)
         except ClipRejected as error:
-            rejected.append(asdict(RejectedClip(song_id, Path(path).name, error.kind, str(error))))
+            name = location.rpartition("/")[2]
+            rejected.append(asdict(RejectedClip(song_id, name, error.kind, str(error))))
     frames: dict[str, tuple[int, int]] = {}
     start = 0
     for song_id, clip in features.items():
         frames[song_id] = (start, start := start + len(clip.log_mel))
     name = f"shard-{fingerprint_of_json(identities)[:16]}"
-    with whole_folder(folder / name) as temporary:
+    with place_at(folder).new_folder(name) as temporary:
         if features:
             np.save(
                 temporary / "log_mel.npy", np.concatenate([f.log_mel for f in features.values()])
@@ -339,3 +357,10 @@ def _write_shard(
             {"frames": frames, "rejected": rejected, "identities": identities},
         )
     return name
+
+
+def _encoded(location: str, limits: DecodeLimits) -> bytes:
+    try:
+        return read_location(location, limits.max_bytes + 1)
+    except OSError as error:
+        raise ClipRejected("unreadable", f"the clip can't be read: {error.strerror}") from error

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from needledrop.artifacts import whole_file
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.objectives import Objective, mean_squared_error
 from needledrop.errors import ConfigRejected, InputError
+from needledrop.storage.opening import place_and_name
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     objective: Objective = mean_squared_error,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
@@ -168,8 +168,8 @@ def train(
             weights are kept.
         config: epochs, learning rate and so on.
         objective: what is minimised.
-        checkpoint: where the state is kept between epochs; a checkpoint of another fingerprint is
-            not taken up.
+        checkpoint: path or URI of the state that is kept between epochs; a checkpoint of another
+            fingerprint is not taken up.
         fingerprint: of the data and the configuration.
         on_epoch: called after each epoch, those taken from a checkpoint too.
     """
@@ -266,7 +266,7 @@ class _RunState:
         if kept_epoch(self.history, self._config).number == epoch.number:
             self.best_weights = _copied(self.averaged_network.state_dict())
 
-    def keep(self, path: Path, fingerprint: str) -> None:
+    def keep(self, location: str | Path, fingerprint: str) -> None:
         content = {
             "fingerprint": fingerprint,
             "network": self._network.state_dict(),
@@ -275,12 +275,15 @@ class _RunState:
             "history": [asdict(epoch) for epoch in self.history],
             "best_weights": self.best_weights,
         }
-        with whole_file(path) as temporary:
+        place, name = place_and_name(location)
+        with place.new_file(name) as temporary:
             torch.save(content, temporary)
 
-    def restore(self, path: Path, fingerprint: str, device: torch.device) -> None:
+    def restore(self, location: str | Path, fingerprint: str, device: torch.device) -> None:
         """Take up a checkpoint of this very run; any other is left alone and later replaced."""
-        if not path.exists():
+        place, name = place_and_name(location)
+        path = place.file(name)
+        if path is None:
             return
         try:
             content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

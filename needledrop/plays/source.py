@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
+import needledrop.storage.patience  # noqa: F401  (before fsspec opens anything)
 from needledrop.errors import InputError
 
 MAX_LINE_BYTES = 1 << 25

@@ -1,18 +1,18 @@
-"""The champion pointer, moved by one rename, and the history of its moves.
+"""The champion pointer, moved by one swap, and the history of its moves.
 
 ``champion.json`` is the truth. The history line of a move is written after it; if the writer is
 killed in between, the pointer still knows its last move and the next one makes the line good.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
-from needledrop.artifacts import read_json, write_json
-from needledrop.errors import ArtifactBroken
+from needledrop.errors import ArtifactBroken, RegistryConflict
+from needledrop.storage.place import Place
+
+_POINTER, _HISTORY = "champion.json", "history"
 
 Action = Literal["promote", "rollback"]
 
@@ -56,15 +56,14 @@ class Champion:
 
 
 class ChampionPointer:
-    """Reads without a lock; whoever moves it holds the registry's lock.
+    """Reads without a lock; of two who move it at once, one succeeds.
 
     Args:
-        root: the folder of ``champion.json`` and ``history.jsonl``.
+        root: where ``champion.json`` and the history lie.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / "champion.json"
-        self._history_path = root / "history.jsonl"
+    def __init__(self, root: Place) -> None:
+        self._root = root
 
     def read(self) -> Champion | None:
         """Return the champion, None where there is none yet.
@@ -72,16 +71,7 @@ class ChampionPointer:
         Raises:
             ArtifactBroken: the pointer file isn't one.
         """
-        if not self._path.exists():
-            return None
-        content = read_json(self._path)
-        try:
-            return _champion_from_json(content)
-        except (KeyError, TypeError) as error:
-            raise ArtifactBroken(
-                f"expected a champion pointer in {self._path}, got something else "
-                f"({type(error).__name__}: {error}); restore it from {self._history_path.name}"
-            ) from error
+        return self._read()[0]
 
     def history(self) -> list[Move]:
         """Return all moves, oldest first, also one that didn't get to the history file.
@@ -89,23 +79,34 @@ class ChampionPointer:
         Raises:
             ArtifactBroken: the history file isn't one.
         """
-        moves = _moves_in(self._history_path)
-        champion = self.read()
-        if champion and (not moves or moves[-1].number < champion.move.number):
-            moves.append(champion.move)
-        return moves
+        return self._history_until(self.read())
 
     def move(
         self,
         action: Action,
         version: str,
         *,
+        before: Champion | None,
         previous: tuple[str, ...],
         rolled_back: tuple[str, ...],
         run_id: str | None,
     ) -> Move:
-        """Point to another version, then write the history."""
-        before = self.read()
+        """Point to another version, then write the history.
+
+        Args:
+            action: why.
+            version: the new champion.
+            before: the pointer as the caller saw it when deciding.
+            previous: of the new pointer, see :class:`Champion`.
+            rolled_back: of the new pointer.
+            run_id: who moves it.
+
+        Raises:
+            RegistryConflict: the pointer isn't as the caller saw it any more.
+        """
+        present, stamp = self._read()
+        if present != before:
+            raise _moved_meanwhile(before, present)
         move = Move(
             number=before.move.number + 1 if before else 1,
             action=action,
@@ -114,10 +115,46 @@ class ChampionPointer:
             moved_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             run_id=run_id,
         )
-        moves = [*self.history(), move]
-        write_json(self._path, _json_from_champion(Champion(version, previous, rolled_back, move)))
-        _append_missing(self._history_path, moves)
+        moves = self._history_until(before)
+        if moves:
+            self._append(moves)  # the last one may lack its line, and soon nobody knows it any more
+        content = _json_from_champion(Champion(version, previous, rolled_back, move))
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        if not self._root.swap(_POINTER, text.encode(), stamp):
+            raise _moved_meanwhile(before, self.read())
+        self._append([*moves, move])
         return move
+
+    def _read(self) -> tuple[Champion | None, str | None]:
+        """Return the champion, and the stamp that a swap of the pointer takes."""
+        content = self._root.read(_POINTER)
+        if content is None:
+            return None, None
+        try:
+            return _champion_from_json(json.loads(content.data)), content.stamp
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactBroken(
+                f"expected a champion pointer in {self._root.uri}/{_POINTER}, got something else "
+                f"({type(error).__name__}: {error}); restore it from {_HISTORY}"
+            ) from error
+
+    def _history_until(self, champion: Champion | None) -> list[Move]:
+        moves = _moves_from(self._root.lines(_HISTORY), self._root.uri)
+        if champion and (not moves or moves[-1].number < champion.move.number):
+            moves.append(champion.move)
+        return moves
+
+    def _append(self, moves: list[Move]) -> None:
+        lines = [json.dumps(asdict(move), sort_keys=True) for move in moves]
+        self._root.append_missing(_HISTORY, lines)
+
+
+def _moved_meanwhile(before: Champion | None, present: Champion | None) -> RegistryConflict:
+    expected, got = (one.version if one else "none" for one in (before, present))
+    return RegistryConflict(
+        f"expected the champion {expected}, got {got}: another run moved the pointer meanwhile; "
+        "look at the new champion and decide again"
+    )
 
 
 def _json_from_champion(champion: Champion) -> dict[str, Any]:
@@ -142,26 +179,11 @@ def _champion_from_json(content: dict[str, Any]) -> Champion:
     )
 
 
-def _moves_in(path: Path) -> list[Move]:
-    """Read a history; a last line that was cut off by a kill doesn't count."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+def _moves_from(lines: list[str], uri: str) -> list[Move]:
     try:
         return [Move(**json.loads(line)) for line in lines]
     except (TypeError, ValueError) as error:
         raise ArtifactBroken(
-            f"expected one move a line in {path}, got something else ({error}); restore the file"
+            f"expected one move a line in the {_HISTORY} of {uri}, got something else ({error}); "
+            "restore it"
         ) from error
-
-
-def _append_missing(path: Path, moves: list[Move]) -> None:
-    """Append the moves that the file lacks and flush it; cut off a half-written last line first."""
-    n_present = len(_moves_in(path))
-    with path.open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        for move in moves[n_present:]:
-            file.write(json.dumps(asdict(move), sort_keys=True).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

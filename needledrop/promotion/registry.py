@@ -2,43 +2,38 @@
 
 ::
 
-    root/
-      lock                      held (flock) by whoever writes; a killed process lets go of it
+    root/                       a folder, or s3://bucket/prefix
+      lock                      held (flock) by whoever writes; in a folder alone
       champion.json             {"version", "previous": [...], "rolled_back": [...], "moved_at",
                                 "run_id", "number", "action", "from_version"}
-      history.jsonl             one line a move, flushed to the disk
+      history.jsonl             one line a move; in an object store one object, history/000001
       versions/<version>/
         bundle/                 as it was added
         evaluation.json  verdict.json  MODEL_CARD.md
         record.json             {"version", "bundle_fingerprint", "added_at", "run_id"}
 
 A version appears whole or not at all, and is never changed afterwards; its recorded fingerprint is
-checked before it becomes the champion. (Files aren't made read-only: their mode would travel with
-every copy of the bundle, and stop nobody who may write to the folder.) ``champion.json`` is
-replaced by one rename, so readers need no lock and see the old champion or the new one.
+checked before it becomes the champion, and before a copy of it is used. (Files aren't made
+read-only: their mode would travel with every copy of the bundle, and stop nobody who may write to
+the folder.) ``champion.json`` is replaced by one swap, so readers need no lock and see the old
+champion or the new one.
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from needledrop.artifacts import (
-    fingerprint_of_folder,
-    read_json,
-    remove_leftovers,
-    whole_folder,
-    write_json,
-)
+from needledrop.artifacts import fingerprint_of_folder, write_json
 from needledrop.errors import ArtifactBroken, NoChampion, RegistryConflict
-from needledrop.promotion.champion import ChampionPointer, Move
-from needledrop.promotion.lock import writer_lock
+from needledrop.promotion.champion import Champion, ChampionPointer, Move
 from needledrop.promotion.model_card import model_card
 from needledrop.promotion.verdict import Verdict
 from needledrop.ranking.report import Report
+from needledrop.storage.opening import place_at
+from needledrop.storage.place import json_in_folder
 
 __all__ = ["Move", "Registry"]
 
@@ -46,36 +41,41 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Registry:
-    """A folder of versions with one champion. Any number of processes may use it at once.
+    """Versions with one champion, in a folder or an object store; for many processes at once.
 
     Args:
-        root: made when something is first written.
-        lock_timeout_seconds: how long a writer waits for another one.
+        root: a folder or ``s3://bucket/prefix``; made when something is first written.
+        lock_timeout_seconds: how long a writer waits for another one, in a folder. In an object
+            store nobody waits: conditional writes decide between two.
+
+    Every method may raise ``StoreUnreachable`` where the registry is in an object store.
     """
 
-    def __init__(self, root: Path, *, lock_timeout_seconds: float = 600.0) -> None:
-        self._root = Path(root)
-        self._versions_folder = self._root / "versions"
+    def __init__(self, root: str | Path, *, lock_timeout_seconds: float = 600.0) -> None:
+        self._root = place_at(root)
+        self._versions = self._root.at("versions")
         self._pointer = ChampionPointer(self._root)
         self._lock_timeout_seconds = lock_timeout_seconds
 
     def versions(self) -> list[str]:
         """Return the registered versions, in the order in which they were added."""
-        records = [read_json(path) for path in self._versions_folder.glob("[!.]*/record.json")]
-        return [one["version"] for one in sorted(records, key=lambda one: one["added_at"])]
+        records = [self._record(name) for name in self._versions.folders()]
+        known = [record for record in records if record is not None]
+        return [one["version"] for one in sorted(known, key=lambda one: str(one["added_at"]))]
 
     def path(self, version: str) -> Path:
-        """Return the folder of a version.
+        """Return the folder of a version; from an object store a copy that was checked.
 
         Raises:
-            ArtifactBroken: there is no such version; the message lists those that there are.
+            ArtifactBroken: there is no such version, and the message lists those that there are;
+                or what the object store has is not what was added.
         """
-        folder = self._versions_folder / version
-        if not _VERSION.fullmatch(version) or not (folder / "record.json").is_file():
-            known = ", ".join(self.versions()) or "none"
-            raise ArtifactBroken(
-                f"expected a registered version, got {version!r}; registered are: {known}"
-            )
+        recorded = self._known_record(version)["bundle_fingerprint"]
+        folder = self._versions.folder(version)
+        if self._versions.is_remote and fingerprint_of_folder(folder / "bundle") != recorded:
+            # The copy on this machine has suffered; the next one is the store's own fault.
+            folder = self._versions.folder(version, fresh=True)
+            _check_bundle(folder, version, recorded)
         return folder
 
     def bundle_path(self, version: str) -> Path:
@@ -96,8 +96,8 @@ class Registry:
         version = self.champion()
         if version is None:
             raise NoChampion(
-                f"expected a champion in {self._root}, found none; run the training pipeline until "
-                "a candidate is promoted"
+                f"expected a champion in {self._root.uri}, found none; run the training pipeline "
+                "until a candidate is promoted"
             )
         return self.path(version)
 
@@ -137,7 +137,8 @@ class Registry:
 
         Raises:
             ArtifactBroken: the bundle, the report or the verdict is missing or broken.
-            RegistryConflict: this version exists with another bundle.
+            RegistryConflict: this version exists with another bundle, or has just been added with
+                one.
         """
         bundle_folder = Path(bundle_folder)
         if not _VERSION.fullmatch(version):
@@ -150,23 +151,23 @@ class Registry:
                 f"expected a bundle in {bundle_folder}, found nothing; train first"
             )
         fingerprint = fingerprint_of_folder(bundle_folder)
-        with self._alone():
-            if (self._versions_folder / version).exists():
-                self._refuse_other_content(version, fingerprint)
-                return version
-            with whole_folder(self._versions_folder / version) as folder:
-                _copy_bundle(bundle_folder, folder / "bundle", fingerprint)
-                report.save(folder / "evaluation.json")
-                verdict.save(folder / "verdict.json")
-                card = model_card(report, verdict, {**(metadata or {}), "version": version})
-                (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-                record = {
-                    "version": version,
-                    "bundle_fingerprint": fingerprint,
-                    "added_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-                    "run_id": run_id,
-                }
-                write_json(folder / "record.json", record)
+        with self._root.alone(self._lock_timeout_seconds):
+            if self._record(version) is None:
+                with self._versions.new_folder(version) as folder:
+                    _copy_bundle(bundle_folder, folder / "bundle", fingerprint)
+                    report.save(folder / "evaluation.json")
+                    verdict.save(folder / "verdict.json")
+                    card = model_card(report, verdict, {**(metadata or {}), "version": version})
+                    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+                    record = {
+                        "version": version,
+                        "bundle_fingerprint": fingerprint,
+                        "added_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+                        "run_id": run_id,
+                    }
+                    write_json(folder / "record.json", record)
+            # It may have been there before, or in an object store have been added meanwhile.
+            self._refuse_other_content(version, fingerprint)
         return version
 
     def verify(self, version: str) -> None:
@@ -175,15 +176,8 @@ class Registry:
         Raises:
             ArtifactBroken: there is no such version, or its files were changed since.
         """
-        folder = self.path(version)
-        recorded = read_json(folder / "record.json")["bundle_fingerprint"]
-        found = fingerprint_of_folder(folder / "bundle")
-        if found != recorded:
-            raise ArtifactBroken(
-                f"expected the bundle of version {version} to have the fingerprint "
-                f"{recorded[:16]}, got {found[:16]}; its files were changed after it was added: "
-                "restore them, or train again"
-            )
+        recorded = self._known_record(version)["bundle_fingerprint"]
+        _check_bundle(self._versions.folder(version, fresh=True), version, recorded)
 
     def promote(
         self, version: str, *, expected_champion: str | None, run_id: str | None = None
@@ -203,7 +197,7 @@ class Registry:
             RegistryConflict: the champion isn't the expected one.
             ArtifactBroken: there is no such version, or its files were changed.
         """
-        with self._alone():
+        with self._root.alone(self._lock_timeout_seconds):
             self.verify(version)
             champion = self._pointer.read()
             present = champion.version if champion else None
@@ -216,13 +210,19 @@ class Registry:
                     "against the new champion and judge again"
                 )
             rolled_back = champion.rolled_back if champion else ()
-            self._pointer.move(
-                "promote",
-                version,
-                previous=(*champion.previous, champion.version) if champion else (),
-                rolled_back=tuple(one for one in rolled_back if one != version),
-                run_id=run_id,
-            )
+            try:
+                self._pointer.move(
+                    "promote",
+                    version,
+                    before=champion,
+                    previous=(*champion.previous, champion.version) if champion else (),
+                    rolled_back=tuple(one for one in rolled_back if one != version),
+                    run_id=run_id,
+                )
+            except RegistryConflict:
+                if self.champion() != version:
+                    raise
+                return False  # another try of the same step was faster
         return True
 
     def rollback_target(self) -> str:
@@ -231,18 +231,7 @@ class Registry:
         Raises:
             NoChampion: nothing has been promoted yet, or there is no earlier champion.
         """
-        champion = self._pointer.read()
-        if champion is None:
-            raise NoChampion(
-                f"expected a champion in {self._root} to roll back, found none; nothing has "
-                "been promoted yet"
-            )
-        if not champion.previous:
-            raise NoChampion(
-                f"expected a champion before {champion.version}, found none: it is the first "
-                "one; promote another version instead"
-            )
-        return champion.previous[-1]
+        return self._to_roll_back()[1]
 
     def rollback(self, *, run_id: str | None = None) -> Move:
         """Put the previous champion back, and remember that the present one was rolled back.
@@ -254,36 +243,65 @@ class Registry:
             NoChampion: nothing has been promoted yet, or there is no earlier champion.
             ArtifactBroken: the previous champion's files were changed or removed.
         """
-        with self._alone():
-            target = self.rollback_target()
+        with self._root.alone(self._lock_timeout_seconds):
+            champion, target = self._to_roll_back()
             self.verify(target)
-            champion = self._pointer.read()
-            assert champion is not None  # rollback_target has seen it, and the lock is held
             others = (one for one in champion.rolled_back if one != champion.version)
             return self._pointer.move(
                 "rollback",
                 target,
+                before=champion,
                 previous=champion.previous[:-1],
                 rolled_back=(*others, champion.version),
                 run_id=run_id,
             )
 
+    def _to_roll_back(self) -> tuple[Champion, str]:
+        """Return the champion and the version before it."""
+        champion = self._pointer.read()
+        if champion is None:
+            raise NoChampion(
+                f"expected a champion in {self._root.uri} to roll back, found none; nothing has "
+                "been promoted yet"
+            )
+        if not champion.previous:
+            raise NoChampion(
+                f"expected a champion before {champion.version}, found none: it is the first "
+                "one; promote another version instead"
+            )
+        return champion, champion.previous[-1]
+
+    def _record(self, version: str) -> dict[str, Any] | None:
+        """Return a version's record; None where there is no such version."""
+        record: dict[str, Any] | None = json_in_folder(self._versions, version, "record.json")
+        return record
+
+    def _known_record(self, version: str) -> dict[str, Any]:
+        record = self._record(version) if _VERSION.fullmatch(version) else None
+        if record is None:
+            known = ", ".join(self.versions()) or "none"
+            raise ArtifactBroken(
+                f"expected a registered version, got {version!r}; registered are: {known}"
+            )
+        return record
+
     def _refuse_other_content(self, version: str, fingerprint: str) -> None:
-        recorded = read_json(self.path(version) / "record.json")["bundle_fingerprint"]
+        recorded = self._known_record(version)["bundle_fingerprint"]
         if recorded != fingerprint:
             raise RegistryConflict(
                 f"expected version {version} to hold the bundle {recorded[:16]}, got another one "
                 f"({fingerprint[:16]}); versions are append-only: give the new bundle its own"
             )
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the registry alone; what killed writers left behind is cleared away first."""
-        self._versions_folder.mkdir(parents=True, exist_ok=True)
-        with writer_lock(self._root / "lock", self._lock_timeout_seconds):
-            remove_leftovers(self._root)
-            remove_leftovers(self._versions_folder)
-            yield
+
+def _check_bundle(folder: Path, version: str, recorded: str) -> None:
+    found = fingerprint_of_folder(folder / "bundle")
+    if found != recorded:
+        raise ArtifactBroken(
+            f"expected the bundle of version {version} to have the fingerprint "
+            f"{recorded[:16]}, got {found[:16]}; its files were changed after it was added: "
+            "restore them, or train again"
+        )
 
 
 def _copy_bundle(source: Path, target: Path, fingerprint: str) -> None:

@@ -1,5 +1,10 @@
-"""The feature store with its real engines: Feast, SQLite and Parquet in a temporary folder."""
+"""The feature store with its real engines, each test twice.
 
+In a folder: Feast, SQLite and Parquet. At a URI: Feast, Redis, Postgres, and Parquet in an object
+store.
+"""
+
+import io
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
@@ -9,8 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.access import locked
-from feature_repo.parts import Part
+from feature_repo.parts import Folder, Part
 from feature_repo.store import FactorStore
 from needledrop.errors import ArtifactBroken, ConfigRejected, FactorsRejected
 
@@ -30,9 +34,25 @@ def sources(n_rows: int = len(SONGS)) -> list[str]:
     return ["usage" if row % 3 else "audio" for row in range(n_rows)]
 
 
+@pytest.fixture(params=["folder", pytest.param("cluster", marks=pytest.mark.engines)])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return f"s3://{request.getfixturevalue('cluster').new_bucket()}/factors/store"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> FactorStore:
-    return FactorStore.open(tmp_path / "store", wait_seconds=0.3)
+def store(location: str) -> FactorStore:
+    return FactorStore.open(location, wait_seconds=0.3)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> FactorStore:
+    return FactorStore.open(tmp_path / "store")
+
+
+def parts_in(location: str, view: str) -> Folder:
+    return Folder(f"{location}/offline/{view}")
 
 
 def write_songs(store: FactorStore, version: str, at: datetime, seed: int, **options) -> np.ndarray:
@@ -124,10 +144,10 @@ def test_a_song_without_features_is_named(store: FactorStore) -> None:
         store.training_table([*SONGS, "SO999"], at=NOON, factors_version="f1")
 
 
-def test_many_rows_and_parts_are_none_lost(tmp_path: Path) -> None:
+def test_many_rows_and_parts_are_none_lost(location: str) -> None:
     """More rows than a row group, three parts: the joins that dask does in several partitions."""
     n_songs = 17_000
-    store = FactorStore.open(tmp_path / "store")
+    store = FactorStore.open(location)
     songs = np.array([f"SO{row:06d}" for row in range(n_songs)])
     for n in range(3):
         factors = vectors(n, n_songs, 3)
@@ -197,19 +217,25 @@ def test_a_song_that_left_the_catalogue_is_superseded(store: FactorStore) -> Non
     assert np.array_equal(answer.factors[:20], newer)
 
 
-def test_writing_the_same_again_changes_nothing(store: FactorStore, tmp_path: Path) -> None:
+def test_writing_the_same_again_changes_nothing(store: FactorStore, location: str) -> None:
     factors = write_songs(store, "f1", NOON, seed=1, online=True)
     write_audio(store, "a1", NOON, seed=2)
     write_songs(store, "f1", NOON, seed=1, online=True)
     write_songs(store, "f2", NOON + HOUR, seed=3)
     write_songs(store, "f1", NOON, seed=1)  # a step that is run again after the next run began
 
-    parts = sorted((tmp_path / "store/offline/song_factors").iterdir())
-    assert [part.name[-10:] for part in parts] == ["f1.parquet", "f2.parquet"]
-    assert sum(pq.read_metadata(part).num_rows for part in parts) == 2 * len(SONGS)
+    parts = parts_in(location, "song_factors")
+    assert [name[-10:] for name in parts.names()] == ["f1.parquet", "f2.parquet"]
+    contents = [io.BytesIO(parts.open(name).read()) for name in parts.names()]
+    assert sum(pq.read_metadata(content).num_rows for content in contents) == 2 * len(SONGS)
     table = store.training_table(SONGS, at=NOON, factors_version="f1")
     assert np.array_equal(table.song_factors, factors)
     assert np.array_equal(store.online_song_factors(SONGS).factors, factors)
+
+
+def test_a_key_has_one_row_in_sqlite(local: FactorStore, tmp_path: Path) -> None:
+    write_songs(local, "f1", NOON, seed=1, online=True)
+    write_songs(local, "f1", NOON, seed=1, online=True)
     with sqlite3.connect(tmp_path / "store/online.db") as connection:
         count = "select count(distinct entity_key) from needledrop_song_factors"
         assert connection.execute(count).fetchone() == (len(SONGS),)
@@ -229,17 +255,17 @@ def test_rolling_back_publishes_an_older_version_as_of_now(store: FactorStore) -
     assert np.array_equal(answer.factors, factors)
 
 
-def test_history_is_bounded(tmp_path: Path) -> None:
-    store = FactorStore.open(tmp_path / "store", n_kept_parts=2)
+def test_history_is_bounded(location: str) -> None:
+    store = FactorStore.open(location, n_kept_parts=2)
     for n in range(4):
         write_songs(store, f"f{n}", NOON + n * HOUR, seed=n)
     write_audio(store, "a1", NOON, seed=9)
 
-    assert len(list((tmp_path / "store/offline/song_factors").iterdir())) == 2
+    assert len(parts_in(location, "song_factors").names()) == 2
     table = store.training_table(SONGS, at=NOON + 2 * HOUR, factors_version="f2")
     assert np.array_equal(table.song_factors, vectors(2))
     with pytest.raises(ConfigRejected, match="at least 1, got 0"):
-        FactorStore.open(tmp_path / "store", n_kept_parts=0)
+        FactorStore.open(location, n_kept_parts=0)
 
 
 def test_a_store_is_registered_once_and_can_be_moved(tmp_path: Path) -> None:
@@ -298,17 +324,20 @@ def test_a_damaged_online_store_says_what_to_do(tmp_path: Path) -> None:
         reopened.online_song_factors(SONGS)
 
 
-def test_a_damaged_part_says_what_to_do(store: FactorStore, tmp_path: Path) -> None:
+def test_a_damaged_part_says_what_to_do(store: FactorStore, location: str) -> None:
     write_songs(store, "f1", NOON, seed=1)
     write_audio(store, "a1", NOON, seed=2)
-    part = tmp_path / "store/offline/song_factors" / Part(NOON, "f1").name
-    part.write_bytes(part.read_bytes()[:-40])
+    parts, name = parts_in(location, "song_factors"), Part(NOON, "f1").name
+    whole = parts.open(name).read()
+    with parts.written_whole(name) as path:
+        path.write_bytes(whole[:-40])
 
     with pytest.raises(ArtifactBroken, match="delete the damaged part under offline/"):
         store.training_table(SONGS, at=NOON, factors_version="f1")
 
 
-def test_a_full_disk_says_what_to_do_and_the_rerun_succeeds(store: FactorStore) -> None:
+def test_a_full_disk_says_what_to_do_and_the_rerun_succeeds(local: FactorStore) -> None:
+    store = local
     write_songs(store, "b1", NOON, seed=1, online=True)
     connection = store._store.provider.online_store._conn
     n_pages = connection.execute("pragma page_count").fetchone()[0]
@@ -328,8 +357,9 @@ def test_a_full_disk_says_what_to_do_and_the_rerun_succeeds(store: FactorStore) 
 
 
 def test_leftovers_of_killed_writers_are_not_read_and_are_removed(
-    store: FactorStore, tmp_path: Path
+    local: FactorStore, tmp_path: Path
 ) -> None:
+    store = local
     factors = write_songs(store, "f1", NOON, seed=1)
     write_audio(store, "a1", NOON, seed=2)
     name = Part(NOON + HOUR, "f2").name
@@ -342,11 +372,11 @@ def test_leftovers_of_killed_writers_are_not_read_and_are_removed(
     assert not leftover.exists()
 
 
-def test_two_writers_take_turns(store: FactorStore, tmp_path: Path) -> None:
+def test_two_writers_take_turns(store: FactorStore, location: str) -> None:
     held, done = threading.Event(), threading.Event()
 
     def other_process() -> None:
-        with locked(tmp_path / "store", wait_seconds=1):
+        with FactorStore.open(location)._lock.held(wait_seconds=1):
             held.set()
             done.wait(10)
 
@@ -356,7 +386,7 @@ def test_two_writers_take_turns(store: FactorStore, tmp_path: Path) -> None:
     try:
         with pytest.raises(ArtifactBroken, match=r"to be free, but another process .* 0.3 s"):
             write_songs(store, "f1", NOON, seed=1)
-        assert not (tmp_path / "store/offline/song_factors" / Part(NOON, "f1").name).exists()
+        assert parts_in(location, "song_factors").names() == []
     finally:
         done.set()
         other.join()
@@ -364,6 +394,6 @@ def test_two_writers_take_turns(store: FactorStore, tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigRejected, match=r"one of \['local'\].*got 'moon'"):
+    with pytest.raises(ConfigRejected, match=r"one of \['cluster', 'local'\].*got 'moon'"):
         FactorStore.open(tmp_path / "store", profile="moon")
     assert not (tmp_path / "store").exists()

@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FactorStore:
 
 
 def files_of(store: FactorStore) -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in store._folder.rglob("*") if file.is_file()}
+    return {file: file.read_bytes() for file in Path(store._name).rglob("*") if file.is_file()}
 
 
 @pytest.mark.parametrize(

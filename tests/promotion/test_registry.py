@@ -14,10 +14,10 @@ import pytest
 import needledrop
 from needledrop.errors import ArtifactBroken, NoChampion, RegistryConflict
 from needledrop.promotion.gate import judge
-from needledrop.promotion.lock import writer_lock
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
 from needledrop.ranking.report import Report
+from needledrop.storage.lock import writer_lock
 
 
 @pytest.fixture
@@ -38,9 +38,79 @@ def parts(tmp_path, make_report):
     return bundle
 
 
+class FolderShelf:
+    """A registry's folder, as a person sees and harms it."""
+
+    def __init__(self, root: Path) -> None:
+        self.uri = str(root)
+        self._root = root
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        (self._root / name).write_bytes(data)
+
+    def change(self, version: str) -> None:
+        self.write(f"versions/{version}/bundle/bundle.json", b"{}")
+
+    def remove(self, version: str) -> None:
+        shutil.rmtree(self._root / "versions" / version)
+
+    def history(self) -> list[dict]:
+        lines = self.read("history.jsonl").decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def forget_last_move(self) -> None:
+        *lines, _ = self.read("history.jsonl").splitlines(keepends=True)
+        self.write("history.jsonl", b"".join(lines))
+
+
+class ObjectShelf(FolderShelf):
+    """The same for a prefix of a bucket."""
+
+    def __init__(self, store, bucket: str) -> None:
+        self.uri = f"s3://{bucket}/models/registry"
+        self.store, self.bucket = store, bucket
+
+    def keys(self, name: str) -> list[str]:
+        return self.store.keys(self.bucket, f"models/registry/{name}")
+
+    def read(self, name: str) -> bytes:
+        key = f"models/registry/{name}"
+        return self.store.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def write(self, name: str, data: bytes) -> None:
+        self.store.client.put_object(Bucket=self.bucket, Key=f"models/registry/{name}", Body=data)
+
+    def change(self, version: str) -> None:
+        (key,) = [key for key in self.keys(f"versions/{version}/") if key.endswith("bundle.json")]
+        self.store.client.put_object(Bucket=self.bucket, Key=key, Body=b"{}")
+
+    def remove(self, version: str) -> None:
+        for key in self.keys(f"versions/{version}/"):
+            self.store.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def history(self) -> list[dict]:
+        names = [key.removeprefix("models/registry/") for key in self.keys("history/")]
+        return [json.loads(self.read(name)) for name in names]
+
+    def forget_last_move(self) -> None:
+        self.store.client.delete_object(Bucket=self.bucket, Key=self.keys("history/")[-1])
+
+
+@pytest.fixture(params=["folder", "objects"])
+def shelf(request, tmp_path):
+    """Each test that asks for a registry runs twice: in a folder, and in an object store."""
+    if request.param == "folder":
+        return FolderShelf(tmp_path / "registry")
+    store = request.getfixturevalue("s3")
+    return ObjectShelf(store, store.new_bucket())
+
+
 @pytest.fixture
-def registry(tmp_path):
-    return Registry(tmp_path / "registry")
+def registry(shelf):
+    return Registry(shelf.uri)
 
 
 @pytest.fixture
@@ -169,13 +239,13 @@ def test_promotions_and_rollbacks_move_the_pointer_and_write_history(filled):
         (7, "c", "a"),
     ]
     assert [move.run_id for move in history[:4]] == ["run-1", "run-2", "run-3", "operator"]
-    assert len((filled.path("a").parents[1] / "history.jsonl").read_text().splitlines()) == 7
 
 
-def test_the_pointer_file_says_all_that_a_person_needs(filled):
+def test_the_pointer_and_its_history_say_all_that_a_person_needs(filled, shelf):
     filled.promote("a", expected_champion=None, run_id="run-1")
     filled.promote("b", expected_champion="a", run_id="run-2")
-    content = json.loads((filled.path("a").parents[1] / "champion.json").read_text())
+    content = json.loads(shelf.read("champion.json"))
+    assert [move["to_version"] for move in shelf.history()] == ["a", "b"]
     assert content["version"] == "b"
     assert content["previous"] == ["a"]
     assert content["run_id"] == "run-2"
@@ -199,46 +269,61 @@ def test_a_champion_that_moved_meanwhile_is_a_conflict(filled):
     assert filled.champion() == "a"
 
 
-def test_changed_files_are_never_promoted_nor_rolled_back_to(filled):
+def test_changed_files_are_never_promoted_nor_rolled_back_to(filled, shelf):
     filled.promote("a", expected_champion=None)
     filled.promote("b", expected_champion="a")
     for version in "ac":
-        (filled.bundle_path(version) / "bundle.json").write_text("{}")
-    with pytest.raises(ArtifactBroken, match="changed after it was added"):
+        shelf.change(version)
+    with pytest.raises(ArtifactBroken, match="changed after it was"):
         filled.promote("c", expected_champion="b")
-    with pytest.raises(ArtifactBroken, match="version a"):
+    with pytest.raises(ArtifactBroken, match=r"version a|versions/a"):
         filled.rollback()
     assert filled.champion() == "b"
-    shutil.rmtree(filled.path("a"))
+    shelf.remove("a")
     with pytest.raises(ArtifactBroken, match="registered are: b, c"):
         filled.rollback()
 
 
-def test_a_broken_pointer_is_an_error_and_not_an_empty_registry(filled):
+@pytest.mark.parametrize("content", [b'{"version": "a"}', b"[]", b"", b"\xff\xfe"])
+def test_a_broken_pointer_is_an_error_and_not_an_empty_registry(filled, shelf, content):
     filled.promote("a", expected_champion=None)
-    (filled.path("a").parents[1] / "champion.json").write_text('{"version": "a"}')
+    shelf.write("champion.json", content)
     with pytest.raises(ArtifactBroken, match="restore it from history"):
         filled.champion()
 
 
-@pytest.mark.parametrize("damage", ["no line", "half a line"])
-def test_a_kill_between_pointer_and_history_is_made_good(filled, damage):
+def test_a_kill_between_pointer_and_history_is_made_good(filled, shelf):
     filled.promote("a", expected_champion=None)
     filled.promote("b", expected_champion="a")
-    path = filled.path("a").parents[1] / "history.jsonl"
-    first, second = path.read_text().splitlines(keepends=True)
-    path.write_text(first if damage == "no line" else first + second[:25])
+    shelf.forget_last_move()
     assert [move.to_version for move in filled.history()] == ["a", "b"]
     filled.promote("c", expected_champion="b")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["number"] for line in lines] == [1, 2, 3]
-    assert [line["to_version"] for line in lines] == ["a", "b", "c"]
+    assert [move["number"] for move in shelf.history()] == [1, 2, 3]
+    assert [move["to_version"] for move in shelf.history()] == ["a", "b", "c"]
 
 
-def test_a_writer_waits_for_the_lock_and_then_says_who_to_look_for(filled):
-    impatient = Registry(filled.path("a").parents[1], lock_timeout_seconds=0.1)
-    lock = filled.path("a").parents[1] / "lock"
-    with writer_lock(lock, 1), pytest.raises(RegistryConflict, match=r"free within 0\.1 s"):
+def test_half_a_line_of_history_is_made_good(parts, tmp_path):
+    shelf = FolderShelf(tmp_path / "registry")
+    registry = Registry(shelf.uri)
+    for version in "abc":
+        registry.add(*parts(f"weights of {version}"), version=version)
+    registry.promote("a", expected_champion=None)
+    registry.promote("b", expected_champion="a")
+    first, second = shelf.read("history.jsonl").splitlines(keepends=True)
+    shelf.write("history.jsonl", first + second[:25])
+    assert [move.to_version for move in registry.history()] == ["a", "b"]
+    registry.promote("c", expected_champion="b")
+    assert [move["to_version"] for move in shelf.history()] == ["a", "b", "c"]
+
+
+def test_a_writer_waits_for_the_lock_and_then_says_who_to_look_for(parts, tmp_path):
+    root = tmp_path / "registry"
+    Registry(root).add(*parts(), version="a")
+    impatient = Registry(root, lock_timeout_seconds=0.1)
+    with (
+        writer_lock(root / "lock", 1),
+        pytest.raises(RegistryConflict, match=r"free within 0\.1 s"),
+    ):
         impatient.promote("a", expected_champion=None)
     assert impatient.promote("a", expected_champion=None)
 
@@ -251,9 +336,10 @@ Registry(root).add(bundle, report, verdict, version="v1")
 """
 
 
-def test_sigkill_in_the_middle_of_adding_leaves_nothing_that_counts(registry, parts, tmp_path):
+def test_sigkill_in_the_middle_of_adding_leaves_nothing_that_counts(parts, tmp_path):
     folder, report, verdict = parts("killed", n_files=400)
     root = tmp_path / "registry"
+    registry = Registry(root)
     child = spawn(ADD_FOREVER, root, folder, report, verdict)
     deadline = time.monotonic() + 30
     while not any((root / "versions").glob(".v1.part-*/bundle/catalogue/*")):
@@ -286,10 +372,10 @@ except RegistryConflict:
 """
 
 
-def test_two_runs_at_once_promote_one_champion(registry, parts, tmp_path):
+def test_two_runs_at_once_promote_one_champion(registry, parts, shelf):
     start_at = time.time() + 2.0
     children = [
-        spawn(ADD_AND_PROMOTE, tmp_path / "registry", *parts(version), version, start_at)
+        spawn(ADD_AND_PROMOTE, shelf.uri, *parts(version), version, start_at)
         for version in ("x", "y")
     ]
     said = [child.communicate(timeout=60)[0].strip() for child in children]
@@ -299,11 +385,10 @@ def test_two_runs_at_once_promote_one_champion(registry, parts, tmp_path):
     assert len(registry.history()) == 1
 
 
-def test_two_runs_that_add_the_same_version_at_once_agree(registry, parts, tmp_path):
+def test_two_runs_that_add_the_same_version_at_once_agree(registry, parts, shelf):
     start_at = time.time() + 2.0
     children = [
-        spawn(ADD_AND_PROMOTE, tmp_path / "registry", *parts("same", 50), "v1", start_at)
-        for _ in range(2)
+        spawn(ADD_AND_PROMOTE, shelf.uri, *parts("same", 50), "v1", start_at) for _ in range(2)
     ]
     said = [child.communicate(timeout=60)[0].strip() for child in children]
     assert sorted(said) == ["already", "moved"]
@@ -330,9 +415,8 @@ for _ in range(25):
 """
 
 
-def test_many_moves_at_once_leave_one_consistent_story(filled):
-    root = filled.path("a").parents[1]
-    children = [spawn(MOVE_MANY_TIMES, root, seed) for seed in range(3)]
+def test_many_moves_at_once_leave_one_consistent_story(filled, shelf):
+    children = [spawn(MOVE_MANY_TIMES, shelf.uri, seed) for seed in range(3)]
     while any(child.poll() is None for child in children):
         champion = filled.champion()  # a reader never sees a half-written pointer
         assert champion in (None, "a", "b", "c")
@@ -350,5 +434,30 @@ def test_many_moves_at_once_leave_one_consistent_story(filled):
             stack.append(move.to_version)
         assert stack[-1] == move.to_version
     assert filled.champion() == stack[-1]
-    assert json.loads((root / "champion.json").read_text())["previous"] == stack[:-1]
+    assert json.loads(shelf.read("champion.json"))["previous"] == stack[:-1]
     assert {move.run_id for move in history} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("winner", ["c", "b"])
+def test_a_lost_race_is_told_and_overwrites_nothing(s3, parts, winner):
+    """Between reading the pointer and moving it another run promotes: no lock kept it out."""
+    shelf = ObjectShelf(s3, s3.new_bucket())
+    registry, other = Registry(shelf.uri), Registry(shelf.uri)
+    for version in "abc":
+        registry.add(*parts(f"weights of {version}"), version=version)
+    registry.promote("a", expected_champion=None)
+    append = registry._root.append_missing
+
+    def promote_meanwhile(*arguments) -> None:
+        del registry._root.append_missing
+        append(*arguments)
+        assert other.promote(winner, expected_champion="a")
+
+    registry._root.append_missing = promote_meanwhile
+    if winner == "b":  # the same step, tried twice: that is no conflict
+        assert not registry.promote("b", expected_champion="a")
+    else:
+        with pytest.raises(RegistryConflict, match="expected the champion a, got c"):
+            registry.promote("b", expected_champion="a")
+    assert registry.champion() == winner
+    assert [move["to_version"] for move in shelf.history()] == ["a", winner]

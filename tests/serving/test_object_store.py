@@ -1,0 +1,91 @@
+"""A predictor whose registry lies in an object store: verified, cached, pinned, and patient."""
+
+import pytest
+
+from needledrop.errors import ArtifactBroken, ConfigRejected, StoreUnreachable
+from needledrop.promotion.registry import Registry
+from serving.__main__ import main
+from serving.champion import ChampionFollower
+from tests.object_store import slow_down
+from tests.serving.world import make_bundle, register
+
+
+@pytest.fixture
+def registry_uri(s3, tmp_path, monkeypatch) -> str:
+    """A registry with two versions; the second one is the champion."""
+    uri = f"s3://{s3.new_bucket()}/registry"
+    for seed in (1, 2):
+        bundle = make_bundle(tmp_path / f"bundle{seed}", seed)
+        register(Registry(uri), tmp_path / f"bundle{seed}", bundle, tmp_path)
+    # The predictor is another machine than the one that promoted.
+    monkeypatch.setenv("NEEDLEDROP_CACHE", str(tmp_path / "predictor"))
+    return uri
+
+
+def test_the_champion_is_loaded_and_fetched_once(registry_uri, s3):
+    first, champion = Registry(registry_uri).versions()
+    follower = ChampionFollower(registry_uri)
+    follower.refresh()
+    assert follower.current.version == champion
+    assert follower.current.bundle.version == champion
+    with s3.faulty(lambda *_: None) as seen:
+        follower.refresh()  # as every few seconds
+    assert [path for _, path in seen] == [f"/{registry_uri[5:]}/champion.json"]
+    with s3.faulty(lambda *_: None) as seen:
+        ChampionFollower(registry_uri).refresh()  # a predictor that was started again
+    assert not [path for _, path in seen if path.endswith("weights.safetensors")]
+    Registry(registry_uri).rollback()
+    follower.refresh()
+    assert follower.current.version == first
+
+
+def test_a_pinned_version_is_served_whatever_the_champion_is(registry_uri):
+    first, champion = Registry(registry_uri).versions()
+    assert Registry(registry_uri).champion() == champion
+    follower = ChampionFollower(registry_uri, first)
+    follower.refresh()
+    follower.refresh()
+    assert follower.current.bundle.version == first
+    with pytest.raises(ArtifactBroken, match="expected a registered version, got 'nobody'"):
+        ChampionFollower(registry_uri, "nobody").refresh()
+
+
+def test_a_store_that_is_down_leaves_the_present_champion_in_place(registry_uri, s3, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    follower = ChampionFollower(registry_uri)
+    follower.refresh()
+    before = follower.current
+    with s3.faulty(slow_down), pytest.raises(StoreUnreachable):
+        follower.refresh()
+    assert follower.current is before
+    follower.refresh()
+    assert follower.current is before
+
+
+def test_a_bundle_that_was_changed_is_never_served(registry_uri, s3):
+    champion = Registry(registry_uri).champion()
+    bucket, _, prefix = registry_uri[5:].partition("/")
+    (key,) = [
+        key
+        for key in s3.keys(bucket, f"{prefix}/versions/{champion}/")
+        if key.endswith("weights.safetensors")
+    ]
+    s3.client.put_object(Bucket=bucket, Key=key, Body=b"other weights")
+    with pytest.raises(ArtifactBroken, match=r"weights\.safetensors .*changed after it was"):
+        ChampionFollower(registry_uri).refresh()
+
+
+def test_a_copy_on_this_machine_that_was_changed_is_fetched_again(registry_uri, tmp_path):
+    ChampionFollower(registry_uri).refresh()
+    (weights,) = (tmp_path / "predictor").glob("*/*/bundle/weights.safetensors")
+    weights.write_bytes(b"other weights")
+    follower = ChampionFollower(registry_uri)
+    follower.refresh()
+    assert follower.current.bundle.version == Registry(registry_uri).champion()
+
+
+def test_a_registry_of_another_kind_is_refused_at_once(capsys):
+    assert main(["--registry", "gs://models/registry"]) == 1
+    assert "S3 interface" in capsys.readouterr().err
+    with pytest.raises(ConfigRejected):
+        Registry("http://models/registry")
