@@ -62,6 +62,8 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "n_hidden": (CnnConfig, "n_hidden"),
     "dropout": (CnnConfig, "dropout"),
     "n_networks": (CnnConfig, "n_networks"),
+    "n_networks_2d": (CnnConfig, "n_networks_2d"),
+    "n_filters_2d": (CnnConfig, "n_filters_2d"),
     "n_resamples": (EvaluationConfig, "n_resamples"),
     "evaluation_seed": (EvaluationConfig, "seed"),
     "margin_map": (GateConfig, "margin_map"),

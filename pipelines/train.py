@@ -63,7 +63,9 @@ def train_pipeline(
     pooling_frames: list = [4, 2, 2],  # noqa: B006
     n_hidden: list = [256],  # noqa: B006
     dropout: float = 0.5,
-    n_networks: int = 3,
+    n_networks: int = 2,
+    n_networks_2d: int = 2,
+    n_filters_2d: list = [16, 32, 64],  # noqa: B006
     training_seed: int = 0,
     device: str = "auto",
     n_resamples: int = 1000,
@@ -132,6 +134,8 @@ def train_pipeline(
         n_hidden: units of each dense layer, a list.
         dropout: share of units that are silenced in training.
         n_networks: trained one by one, alike but for their seeds; their mean predicts.
+        n_networks_2d: so many more, which hear the spectrogram as an image.
+        n_filters_2d: of each convolution of these.
         training_seed: of weights, windows and dropout.
         device: auto, cpu or cuda.
         n_resamples: bootstrap resamples behind each interval.
@@ -232,6 +236,8 @@ def train_pipeline(
             n_hidden=n_hidden,
             dropout=dropout,
             n_networks=n_networks,
+            n_networks_2d=n_networks_2d,
+            n_filters_2d=n_filters_2d,
             training_seed=training_seed,
             device=device,
         ).set_display_name(f"train-encoder-{encoder}")

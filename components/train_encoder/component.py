@@ -30,6 +30,8 @@ def train_encoder(
     n_hidden: list,
     dropout: float,
     n_networks: int,
+    n_networks_2d: int,
+    n_filters_2d: list,
     training_seed: int,
     device: str,
     bundle: Output[Model],
@@ -62,6 +64,8 @@ def train_encoder(
         n_hidden: units of each dense layer.
         dropout: share of units that are silenced.
         n_networks: trained one by one; their mean predicts.
+        n_networks_2d: so many more, which hear the spectrogram as an image.
+        n_filters_2d: of each convolution of these.
         training_seed: of weights, windows and dropout.
         device: auto, cpu or cuda.
         bundle: the trained encoder with all that a prediction needs.
@@ -111,6 +115,8 @@ def train_encoder(
                 n_hidden=tuple(map(int, n_hidden)),
                 dropout=dropout,
                 n_networks=n_networks,
+                n_networks_2d=n_networks_2d,
+                n_filters_2d=tuple(map(int, n_filters_2d)),
             )
             trained, page = fit_cnn_bundle(material, size, training, workspace, log)
         trained.save(Path(bundle.path))

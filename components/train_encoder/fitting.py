@@ -81,7 +81,7 @@ def fit_cnn_bundle(
     with seeded_initialisation(training.seed):
         sizes = {"n_mels": frontend.n_mels, "n_factors": material.factors.n_factors}
         network = CnnEnsemble(cnn, **sizes)
-        trial = CnnEnsemble(replace(cnn, n_networks=1), **sizes)
+        trial = CnnEnsemble(replace(cnn, n_networks=1, n_networks_2d=0), **sizes)
 
     def songs(rows: NDArray[np.intp]) -> TrainingSet:
         targets = scaler.targets(table.song_factors[rows])
@@ -120,7 +120,7 @@ def fit_cnn_bundle(
     network.fit_bands(material.features[song].log_mel for song in all_songs.song_ids.tolist())
     histories: list[list[Epoch]] = []
     for number, member in enumerate(network.members):
-        what = f"network {number + 1} of {cnn.n_networks}, epochs"
+        what = f"network {number + 1} of {len(network.members)}, epochs"
         with journal.progress(what, n_epochs, "epoch") as advance:
             history = train(
                 member,
@@ -141,8 +141,8 @@ def fit_cnn_bundle(
     }
     journal.record(figures)
     journal.say(
-        f"{cnn.n_networks} networks on all {len(all_songs.song_ids)} of them, {n_epochs} epochs "
-        f"each: loss {figures['training_loss']:.2f}"
+        f"{len(network.members)} networks on all {len(all_songs.song_ids)} of them, {n_epochs} "
+        f"epochs each: loss {figures['training_loss']:.2f}"
     )
     encoder = CnnEncoder(network.cpu().eval(), cnn, scaler, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})

@@ -1,9 +1,10 @@
-"""The convolutional network: three seconds of log-mel -> factors.
+"""The convolutional networks: three seconds of log-mel -> factors.
 
 Van den Oord, Dieleman and Schrauwen (NIPS 2013), with the global temporal pooling of Dieleman's
 2014 follow-up: convolutions over time alone, each followed by a rectifier and max-pooling, so that
 every layer listens on a longer timescale; then mean, maximum and L2 norm over the remaining time;
-then dense layers.
+then dense layers. :class:`CnnEnsemble` puts some of them together with some that hear the
+spectrogram as an image (:mod:`needledrop.encoders.cnn2d`).
 
 Shapes: n windows, m mel bands, t frames, c filters, k factors.
 """
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from needledrop.audio.frontend import ClipFeatures
+from needledrop.encoders.cnn2d import Cnn2d
 from needledrop.encoders.targets import TargetScaler
+from needledrop.encoders.window_network import WindowNetwork, dense_layers
 from needledrop.errors import ConfigRejected, ShapeMismatch
 
 _WINDOWS_AT_ONCE = 256
@@ -26,7 +29,7 @@ _WINDOWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class CnnConfig:
-    """The network's size.
+    """The networks' sizes.
 
     Attributes:
         n_filters: of each convolution, first to last.
@@ -36,6 +39,8 @@ class CnnConfig:
         dropout: share of units that are silenced in training, before each dense layer.
         n_networks: how many networks, alike but for their seeds, are trained one by one; the mean
             of what they predict is better than any of them.
+        n_networks_2d: how many networks of :class:`needledrop.encoders.cnn2d.Cnn2d` join them.
+        n_filters_2d: of each of their convolutions.
     """
 
     n_filters: tuple[int, ...] = (64, 64, 128)
@@ -43,7 +48,9 @@ class CnnConfig:
     pooling_frames: tuple[int, ...] = (4, 2, 2)
     n_hidden: tuple[int, ...] = (256,)
     dropout: float = 0.5
-    n_networks: int = 3
+    n_networks: int = 2
+    n_networks_2d: int = 2
+    n_filters_2d: tuple[int, ...] = (16, 32, 64)
 
     def __post_init__(self) -> None:
         if not self.n_filters or min(self.n_filters) < 1:
@@ -59,6 +66,12 @@ class CnnConfig:
             raise ConfigRejected(f"cnn.n_hidden: expected positive numbers, got {self.n_hidden}")
         if not 1 <= self.n_networks <= 64:
             raise ConfigRejected(f"cnn.n_networks: expected 1 to 64, got {self.n_networks}")
+        if not 0 <= self.n_networks_2d <= 64:
+            raise ConfigRejected(f"cnn.n_networks_2d: expected 0 to 64, got {self.n_networks_2d}")
+        if not self.n_filters_2d or min(self.n_filters_2d) < 1:
+            raise ConfigRejected(
+                f"cnn.n_filters_2d: expected positive numbers, got {self.n_filters_2d}"
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigRejected(f"cnn.dropout: expected 0 <= share < 1, got {self.dropout}")
 
@@ -72,22 +85,11 @@ class CnnConfig:
         return cls(**arguments)
 
 
-class Cnn(nn.Module):
-    """Predicts scaled factors from windows of log-mel.
-
-    Attributes:
-        band_mean: (m,) of the training windows; set before training, saved with the weights.
-        band_deviation: (m,) likewise.
-    """
-
-    band_mean: Tensor
-    band_deviation: Tensor
+class Cnn(WindowNetwork):
+    """Predicts scaled factors from windows of log-mel by convolutions over time."""
 
     def __init__(self, config: CnnConfig, *, n_mels: int, n_factors: int) -> None:
-        super().__init__()
-        self.n_mels = n_mels
-        self.register_buffer("band_mean", torch.zeros(n_mels))
-        self.register_buffer("band_deviation", torch.ones(n_mels))
+        super().__init__(n_mels)
         layers: list[nn.Module] = []
         n_channels = n_mels
         for n_filters, pooling in zip(config.n_filters, config.pooling_frames, strict=True):
@@ -102,14 +104,7 @@ class Cnn(nn.Module):
             n_channels = n_filters
         self.convolutions = nn.Sequential(*layers)
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dense: list[nn.Module] = []
-        n_inputs = 3 * n_channels
-        for n_hidden in config.n_hidden:
-            dense += [nn.Dropout(config.dropout), nn.Linear(n_inputs, n_hidden), nn.ReLU()]
-            n_inputs = n_hidden
-        self.dense = nn.Sequential(
-            *dense, nn.Dropout(config.dropout), nn.Linear(n_inputs, n_factors)
-        )
+        self.dense = dense_layers(3 * n_channels, config.n_hidden, n_factors, config.dropout)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return (n, k) from (n, t, m) log-mel.
@@ -117,14 +112,10 @@ class Cnn(nn.Module):
         Raises:
             ShapeMismatch: not (n, t, m).
         """
-        if windows.ndim != 3 or windows.shape[2] != self.n_mels:
-            raise ShapeMismatch(
-                f"expected windows of shape (n, t, {self.n_mels}), got {tuple(windows.shape)}; "
-                "were they made by another front end?"
-            )
-        standardised = (windows - self.band_mean) / self.band_deviation
         # (n, t, m) is the memory of a channels-last image (n, m, 1, t): nothing is copied.
-        maps = self.convolutions(standardised.transpose(1, 2).unsqueeze(2)).squeeze(2)  # (n, c, t')
+        maps = self.convolutions(self.standardised(windows).transpose(1, 2).unsqueeze(2)).squeeze(
+            2
+        )  # (n, c, t')
         pooled = torch.cat(  # (n, 3c)
             [maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1
         )
@@ -133,7 +124,7 @@ class Cnn(nn.Module):
 
 
 class CnnEnsemble(nn.Module):
-    """Some networks of one size; predicts the mean of what they predict."""
+    """Some networks of both kinds; predicts the mean of what they predict."""
 
     def __init__(self, config: CnnConfig, *, n_mels: int, n_factors: int) -> None:
         super().__init__()
@@ -141,11 +132,21 @@ class CnnEnsemble(nn.Module):
         self._members = nn.ModuleList(
             Cnn(config, n_mels=n_mels, n_factors=n_factors) for _ in range(config.n_networks)
         )
+        self._members.extend(
+            Cnn2d(
+                config.n_filters_2d,
+                config.n_hidden,
+                config.dropout,
+                n_mels=n_mels,
+                n_factors=n_factors,
+            )
+            for _ in range(config.n_networks_2d)
+        )
 
     @property
-    def members(self) -> list[Cnn]:
+    def members(self) -> list[WindowNetwork]:
         """The networks."""
-        return [member for member in self._members if isinstance(member, Cnn)]
+        return [member for member in self._members if isinstance(member, WindowNetwork)]
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return (n, k) from (n, t, m) log-mel; raises as :class:`Cnn` does."""

@@ -139,10 +139,9 @@ def test_component_modules_import_only_what_compiling_needs(step):
     assert sorted(imported) == ["components.step", "kfp.dsl"]
 
 
-def test_all_steps_run_in_one_image_and_install_nothing():
-    from components.step import IMAGE
-
+def test_training_runs_in_its_image_the_others_in_theirs_and_none_installs_anything():
     for step in STEPS:
         container = component_of(step).component_spec.implementation.container
-        assert container.image == IMAGE
+        name = "train" if step == "train_encoder" else "data"
+        assert container.image == f"needledrop-{name}:0.1.0"
         assert "pip install" not in " ".join(container.command)

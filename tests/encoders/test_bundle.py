@@ -18,7 +18,9 @@ from needledrop.errors import ArtifactBroken, FrontendMismatch, InputError, Shap
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
 
-SIZE = CnnConfig(n_filters=(8, 8), pooling_frames=(4, 2), n_hidden=(16,), n_networks=2)
+SIZE = CnnConfig(
+    n_filters=(8, 8), pooling_frames=(4, 2), n_hidden=(16,), n_networks=1, n_networks_2d=1
+)
 
 
 @pytest.fixture(scope="module")

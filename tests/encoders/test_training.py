@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.cnn2d import Cnn2d
 from needledrop.encoders.objectives import mean_squared_error
 from needledrop.encoders.targets import TargetScaler
 from needledrop.encoders.training import (
@@ -19,7 +20,14 @@ from needledrop.encoders.training import (
 )
 from needledrop.errors import ConfigRejected, InputError, ShapeMismatch
 
-SIZE = CnnConfig(n_filters=(8, 8), pooling_frames=(4, 2), n_hidden=(16,), dropout=0.1, n_networks=1)
+SIZE = CnnConfig(
+    n_filters=(8, 8),
+    pooling_frames=(4, 2),
+    n_hidden=(16,),
+    dropout=0.1,
+    n_networks=1,
+    n_networks_2d=0,
+)
 QUICK = TrainingConfig(
     n_epochs=4, windows_per_song=2, batch_size=8, learning_rate=3e-3, device="cpu", mixup=0.2
 )
@@ -62,6 +70,24 @@ def test_it_learns_what_can_be_heard(heard):
     encoder = CnnEncoder(net, SIZE, TargetScaler(np.zeros(4, np.float32), 1.0), 130)
     unheard = encoder.factors([store[song] for song in store.song_ids[12:].tolist()])
     assert np.corrcoef(unheard.ravel(), factors[12:].ravel())[0, 1] > 0.6
+
+
+def test_a_network_of_patches_learns_and_hears_a_sound_wherever_it_stands(heard):
+    """A tone that moves by a few bands looks alike to its first layers."""
+    with seeded_initialisation(0):
+        net = Cnn2d((8, 8), (16,), 0.1, n_mels=128, n_factors=4)
+    config = replace(QUICK, n_epochs=40, patience_epochs=40, mixup=0.0, masked_bands=0)
+    history = train(net, training_set(heard), rising(), config)
+    assert history[-1].loss < 0.6 * history[0].loss
+    assert net(torch.zeros(2, 130, 128)).shape == (2, 4)
+    with pytest.raises(ShapeMismatch, match="another front end"):
+        net(torch.zeros(2, 130, 64))
+    silence, low, high = torch.zeros(3, 1, 130, 128).unbind()
+    low[..., 40:42], high[..., 44:46] = 5.0, 5.0  # four bands: one step of two poolings
+    with torch.no_grad():
+        maps = [net.convolutions[:5](one.unsqueeze(1)) for one in (silence, low, high)]
+    torch.testing.assert_close(maps[1][..., 10:20], maps[2][..., 11:21])
+    assert not torch.equal(maps[0], maps[1])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(heard):
@@ -201,7 +227,7 @@ def test_windows_reach_from_the_first_frame_to_the_last():
 
 
 def test_an_ensemble_predicts_the_mean_of_its_members():
-    size = CnnConfig(**{**SIZE.__dict__, "n_networks": 3})
+    size = replace(SIZE, n_networks=2, n_networks_2d=1, n_filters_2d=(4, 4))
     ensemble = CnnEnsemble(size, n_mels=128, n_factors=4).eval()
     windows = torch.randn(2, 130, 128)
     with torch.no_grad():
@@ -236,6 +262,8 @@ def test_impossible_settings_are_refused(heard):
         {"pooling_frames": (2,)},
         {"dropout": 1.0},
         {"n_networks": 0},
+        {"n_networks_2d": -1},
+        {"n_filters_2d": ()},
         {"n_hidden": (0,)},
     ):
         with pytest.raises(ConfigRejected, match="cnn"):

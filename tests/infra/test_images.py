@@ -24,7 +24,12 @@ pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
 # One thread here as in the containers: sums in another order differ in their last bits.
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-QUICK = ("--set=n_networks=1", "--set=n_epochs=16", "--set=n_resamples=200")
+QUICK = (
+    "--set=n_networks=1",
+    "--set=n_networks_2d=1",
+    "--set=n_epochs=16",
+    "--set=n_resamples=200",
+)
 
 
 def docker(*arguments: str) -> str:

@@ -23,6 +23,7 @@ QUICK = {
     "batch_size": 16,
     "averaging": 0.9,
     "n_networks": 1,
+    "n_networks_2d": 0,
     "n_filters": "[16,16]",
     "pooling_frames": "[4,2]",
     "learning_rate": 0.005,
