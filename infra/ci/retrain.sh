@@ -11,7 +11,8 @@
 #   NEEDLEDROP_CONFIG         YAML file of parameters: plays, tracks, audio, registry, store, ...
 #   NEEDLEDROP_SET            more KEY=VALUE, one a line or with ; in between
 #   NEEDLEDROP_PLAYS          the parameter plays: what has just landed
-#   NEEDLEDROP_IMAGE          image of the steps, as compiled into the pipeline
+#   NEEDLEDROP_IMAGE_PREFIX   what the names of the steps' images begin with
+#   NEEDLEDROP_IMAGE_TAG      their tag
 #   NEEDLEDROP_TIMEOUT        cancels the run after that; 5h where not given
 #   NEEDLEDROP_PYTHON         Python with needledrop's dependencies; else .venv, made if need be
 #   GITHUB_STEP_SUMMARY       file that the summary is added to; else it is printed
@@ -30,7 +31,8 @@ if [[ -z ${NEEDLEDROP_KFP_HOST:-} ]]; then
 fi
 # A secret that isn't set is empty in GitHub's environment; an empty token would be refused.
 [[ -n ${NEEDLEDROP_KFP_TOKEN:-} ]] || unset NEEDLEDROP_KFP_TOKEN
-[[ -n ${NEEDLEDROP_IMAGE:-} ]] || unset NEEDLEDROP_IMAGE
+[[ -n ${NEEDLEDROP_IMAGE_PREFIX:-} ]] || unset NEEDLEDROP_IMAGE_PREFIX
+[[ -n ${NEEDLEDROP_IMAGE_TAG:-} ]] || unset NEEDLEDROP_IMAGE_TAG
 
 cd "$(dirname "$0")/../.."
 python=${NEEDLEDROP_PYTHON:-.venv/bin/python}

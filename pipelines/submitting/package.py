@@ -40,7 +40,7 @@ class Package:
 
 
 def package_pipeline(pipeline: Any, folder: Path, *, allow_dirty: bool = False) -> Package:
-    """Compile a pipeline, for the image that NEEDLEDROP_IMAGE names, into ``folder``.
+    """Compile a pipeline, for the images that components/step.py names, into ``folder``.
 
     Raises:
         ConfigRejected: the code isn't committed.

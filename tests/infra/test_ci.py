@@ -149,7 +149,8 @@ def environment(server, tmp_path):
         "NEEDLEDROP_KFP_NAMESPACE": "music",
         "NEEDLEDROP_KFP_TOKEN": TOKEN,
         "NEEDLEDROP_CONFIG": str(tmp_path / "config.yaml"),
-        "NEEDLEDROP_IMAGE": "",
+        "NEEDLEDROP_IMAGE_PREFIX": "",
+        "NEEDLEDROP_IMAGE_TAG": "",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
         "GITHUB_OUTPUT": str(tmp_path / "output"),
     }

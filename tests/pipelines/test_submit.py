@@ -355,14 +355,14 @@ def test_a_signal_while_the_run_is_being_started_ends_what_was_started(server):
 def test_the_shell_sees_3_and_another_image_of_the_steps_is_another_version(server, submit):
     submit()
     server.outcome = "not promoted"
-    process = start(server, "--wait", NEEDLEDROP_IMAGE="elsewhere/steps:2")
+    process = start(server, "--wait", NEEDLEDROP_IMAGE_PREFIX="elsewhere/steps-")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, ""), out
     assert len(STEPS) == sum(": succeeded" in line for line in out.splitlines()) - 1
     names = [version["name"] for version in server.versions.values()]
     assert len({name.rpartition("-")[0] for name in names}) == 1
     assert len(set(names)) == 2
-    assert "elsewhere/steps:2" in json.dumps(list(server.packages.values())[-1])
+    assert "elsewhere/steps-data:0.1.0" in json.dumps(list(server.packages.values())[-1])
 
 
 def test_a_run_on_a_cluster_goes_by_kubeflows_id_in_the_registry(server, submit):
