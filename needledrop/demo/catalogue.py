@@ -97,16 +97,16 @@ def _leave_with_parent() -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C here, and for good in the processes that are started meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what is done with signals
-        return
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back until the end, and for good in the processes that are started meanwhile.
+
+    Blocked and not ignored: one that comes in between is taken afterwards.
+    """
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
 
 
 def _claim_folder(out: Path, config: DemoConfig) -> None:
@@ -165,7 +165,7 @@ def _completions(tasks: Sequence[_ClipTask], n_processes: int) -> Iterator[None]
         n_processes, multiprocessing.get_context("spawn"), initializer=_leave_with_parent
     )
     try:
-        with _interrupts_ignored():
+        with _interrupts_held_back():
             completions = pool.map(_make_clip, tasks, chunksize=_CLIPS_A_BATCH)
         yield from completions
     finally:

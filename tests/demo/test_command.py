@@ -9,6 +9,7 @@ import time
 import pytest
 
 from needledrop.demo.__main__ import main
+from needledrop.demo.catalogue import _interrupts_held_back
 
 COMMAND = [sys.executable, "-m", "needledrop.demo"]
 
@@ -114,3 +115,11 @@ def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path):
     assert 0 < n_clips < 38
     assert not (out / "plays.tsv").exists()
     assert not list(out.rglob(".*"))
+
+
+def test_an_interrupt_that_comes_while_processes_start_is_taken_afterwards():
+    done_within = False
+    with pytest.raises(KeyboardInterrupt), _interrupts_held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        done_within = True
+    assert done_within
