@@ -100,7 +100,7 @@ def _leave_with_parent() -> None:
 def _interrupts_held_back() -> Iterator[None]:
     """Hold Ctrl-C back until the end, and for good in the processes that are started meanwhile.
 
-    Blocked and not ignored: one that comes in between is taken afterwards.
+    Blocked and not ignored: one that comes in between is not lost.
     """
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
