@@ -66,7 +66,8 @@ def test_shards_checkpoints_versions_and_factors_are_where_the_uris_say(run):
     uri, out, _ = run
     workspace = place_at(f"{uri}/run/workspace")
     assert workspace.at("features").folders()
-    assert [file.suffix for file in workspace.at("checkpoints").listing()] == [".pt"]
+    # The trial network's and the one that is kept.
+    assert [file.suffix for file in workspace.at("checkpoints").listing()] == [".pt", ".pt"]
     registry = Registry(f"{uri}/run/registry")
     version = registry.champion()
     assert registry.versions() == [version]
