@@ -146,18 +146,22 @@ def fit_cnn_bundle(
     )
     encoder = CnnEncoder(network.cpu().eval(), cnn, scaler, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})
-    return bundle, _curves(material, tried, best, histories)
+    return bundle, _curves(material, tried, best, training.min_epochs, histories)
 
 
 def _curves(
-    material: Material, tried: list[Epoch], best: Epoch, histories: list[list[Epoch]]
+    material: Material,
+    tried: list[Epoch],
+    best: Epoch,
+    min_epochs: int,
+    histories: list[list[Epoch]],
 ) -> Page:
-    page = Page("Training of the convolutional network", lead=f"{material.summary()}.")
+    page = Page("Training of the convolutional networks", lead=f"{material.summary()}.")
     page.sentence(
-        f"A trial network learned from the training songs for {len(tried)} epochs and did best on "
-        f"the validation songs after {best.number + 1}: mAP@500 {best.validation_score:.4f}. "
-        f"{len(histories)} networks then learned from all of these songs for as many epochs; what "
-        "they predict is averaged."
+        f"A trial network learned from the training songs for {len(tried)} epochs; from epoch "
+        f"{min_epochs} on, it did best on the validation songs after {best.number + 1}: mAP@500 "
+        f"{best.validation_score:.4f}. {len(histories)} networks then learned from all of these "
+        "songs for as many epochs; what they predict is averaged."
     )
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
