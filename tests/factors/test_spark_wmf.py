@@ -15,7 +15,7 @@ from needledrop.plays.triplets import Plays
 pytestmark = pytest.mark.engines
 
 N_USERS, N_SONGS = 300, 80
-CONFIG = WmfConfig(n_factors=6, regularization=5.0, n_iterations=8)
+CONFIG = WmfConfig(n_factors=6, regularization=5.0, n_iterations=8, engine="spark")
 
 
 @pytest.fixture(scope="module")
