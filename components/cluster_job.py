@@ -35,7 +35,7 @@ class TrainJob(Cluster):
 
 
 def follow(
-    cluster: TrainJob, job: dict[str, Any], say: Callable[[str], None], *, poll_seconds: float = 10
+    cluster: TrainJob, job: dict[str, Any], say: Callable[[str], None], *, poll_seconds: float
 ) -> None:
     """Make a job where there is none of its name, and wait for its end.
 

@@ -39,11 +39,10 @@ def config_from(settings: list[str]) -> WmfConfig:
     """
     values = dict(one.partition("=")[::2] for one in settings)
     confidence = {name: values.pop(name) for name in ("alpha", "epsilon") if name in values}
-    known = {one.name: one.type for one in dataclasses.fields(WmfConfig)}
-    if unknown := sorted(values.keys() - known.keys()):
+    known = [one.name for one in dataclasses.fields(WmfConfig) if one.name != "confidence"]
+    if unknown := sorted(values.keys() - set(known)):
         raise ConfigRejected(
-            f"--set {unknown[0]}: expected alpha, epsilon or one of "
-            f"{', '.join(name for name in known if name != 'confidence')}"
+            f"--set {unknown[0]}: expected alpha, epsilon or one of {', '.join(known)}"
         )
     try:
         return WmfConfig(

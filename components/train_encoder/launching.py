@@ -114,7 +114,8 @@ def _train_there(
             with place.new_folder("inputs") as folder:
                 hand_over(inputs, request, folder)
         cluster = TrainJob(name)
-        follow(cluster, train_job(name, cluster.namespace, launch, location), journal.say)
+        job = train_job(name, cluster.namespace, launch, location)
+        follow(cluster, job, journal.say, poll_seconds=launch.poll_seconds)
         if "outcome" not in place.folders():
             raise EngineFailed(
                 f"expected TrainJob {name} to leave its outcome in {place.uri}, found none; do its "

@@ -18,10 +18,12 @@ class LaunchConfig:
     Attributes:
         n_nodes: machines of a Kubeflow TrainJob; 0 trains in the step itself.
         gpus_per_node: of each of them, one process each; 0 trains on their CPUs, one process each.
+        poll_seconds: between two looks at the TrainJob.
     """
 
     n_nodes: int = 0
     gpus_per_node: int = 1
+    poll_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         for name, highest in (("n_nodes", 1024), ("gpus_per_node", 64)):
