@@ -15,6 +15,7 @@
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
     ├── NoChampion              nothing has been promoted yet
     ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
+    ├── EngineFailed            Spark, or a job on a cluster, is missing, refused, or gave up
     ├── RegistryConflict        another run changed the registry in between
     └── StoreUnreachable        a store (object store, database) doesn't answer, or refuses
 
@@ -90,6 +91,10 @@ class RegistryConflict(NeedledropError):
 
 class DeployFailed(NeedledropError):
     """A cluster refused a version, or the version did not become ready or failed its check."""
+
+
+class EngineFailed(NeedledropError):
+    """What work was handed to (Spark, a job on a cluster) is missing, refused it, or gave up."""
 
 
 class StoreUnreachable(NeedledropError):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.deploy_predictor.config import DeployConfig
+from components.train_encoder.request import LaunchConfig
 from components.validate_plays.limits import ValidationConfig
 from needledrop.audio.bag_of_words import BagOfWordsConfig
 from needledrop.audio.decode import DecodeLimits
@@ -33,6 +34,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "regularization": (WmfConfig, "regularization"),
     "n_als_iterations": (WmfConfig, "n_iterations"),
     "als_solver": (WmfConfig, "solver"),
+    "wmf_engine": (WmfConfig, "engine"),
     "factors_seed": (WmfConfig, "seed"),
     "confidence_alpha": (ConfidenceConfig, "alpha"),
     "confidence_epsilon": (ConfidenceConfig, "epsilon"),
@@ -57,6 +59,8 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "patience_epochs": (TrainingConfig, "patience_epochs"),
     "training_seed": (TrainingConfig, "seed"),
     "device": (TrainingConfig, "device"),
+    "n_training_nodes": (LaunchConfig, "n_nodes"),
+    "gpus_per_node": (LaunchConfig, "gpus_per_node"),
     "n_filters": (CnnConfig, "n_filters"),
     "pooling_frames": (CnnConfig, "pooling_frames"),
     "n_hidden": (CnnConfig, "n_hidden"),

@@ -36,6 +36,7 @@ def train_pipeline(
     regularization: float = 100.0,
     n_als_iterations: int = 15,
     als_solver: str = "cholesky",
+    wmf_engine: str = "implicit",
     confidence_alpha: float = 2.0,
     confidence_epsilon: float = 0.000001,
     factors_seed: int = 0,
@@ -68,6 +69,8 @@ def train_pipeline(
     n_filters_2d: list = [16, 32, 64],  # noqa: B006
     training_seed: int = 0,
     device: str = "auto",
+    n_training_nodes: int = 0,
+    gpus_per_node: int = 1,
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
     margin_map: float = 0.0,
@@ -105,7 +108,8 @@ def train_pipeline(
         n_factors: latent factors of a listener and of a song.
         regularization: lambda of the factorisation.
         n_als_iterations: pairs of half-steps of alternating least squares.
-        als_solver: cholesky, exact; or cg, faster from about a hundred factors on.
+        als_solver: cholesky, exact; or cg, faster from about a hundred factors on; implicit's.
+        wmf_engine: implicit, in memory; or spark, for plays beyond one machine's memory.
         confidence_alpha: how strongly a play count speaks.
         confidence_epsilon: what play counts are measured against.
         factors_seed: of the first factors.
@@ -138,6 +142,8 @@ def train_pipeline(
         n_filters_2d: of each convolution of these.
         training_seed: of weights, windows and dropout.
         device: auto, cpu or cuda.
+        n_training_nodes: machines of a Kubeflow TrainJob for the network; 0 trains in the step.
+        gpus_per_node: of each of these machines; 0 trains on their CPUs.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         margin_map: the lower end of the interval of the gain in mAP@500 over the champion must be
@@ -183,6 +189,7 @@ def train_pipeline(
         regularization=regularization,
         n_als_iterations=n_als_iterations,
         als_solver=als_solver,
+        wmf_engine=wmf_engine,
         confidence_alpha=confidence_alpha,
         confidence_epsilon=confidence_epsilon,
         factors_seed=factors_seed,
@@ -240,6 +247,8 @@ def train_pipeline(
             n_filters_2d=n_filters_2d,
             training_seed=training_seed,
             device=device,
+            n_training_nodes=n_training_nodes,
+            gpus_per_node=gpus_per_node,
         ).set_display_name(f"train-encoder-{encoder}")
 
     baseline = trained("linear").outputs["bundle"]

@@ -1,7 +1,8 @@
-"""The Kubernetes API: one InferenceService, with bounded patience and errors in sentences.
+"""The Kubernetes API: one custom resource, with bounded patience and errors in sentences.
 
-Verbs used: get, create, patch and delete on inferenceservices, list on pods; the Role in
-``infra/kustomize/base`` grants these and no others.
+It is an InferenceService, unless a subclass says otherwise. Verbs used: get, create, patch and
+delete on inferenceservices, list on pods; the Role in ``infra/kustomize/base`` grants these and no
+others.
 """
 
 import contextlib
@@ -23,10 +24,8 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from components.deploy_predictor.inference_service import API_VERSION, Json
-from needledrop.errors import DeployFailed
+from needledrop.errors import DeployFailed, NeedledropError
 
-_GROUP, _VERSION = API_VERSION.split("/")
-_PLURAL = "inferenceservices"
 _TRANSIENT = (429, 500, 502, 503, 504)
 _N_ATTEMPTS = 6
 _N_CONFLICTS = 6
@@ -41,16 +40,24 @@ class _Conflict(Exception):
 
 
 class Cluster:
-    """One InferenceService of one namespace.
+    """One custom resource of one namespace.
 
     Args:
-        name: of the InferenceService.
+        name: of the resource.
         namespace: empty for the one that the step runs in.
         retry_seconds: before the first repetition of a call that failed; doubled each time.
 
     Raises:
         DeployFailed: there are no credentials for a cluster.
     """
+
+    api_version = API_VERSION
+    kind = "InferenceService"
+    plural = "inferenceservices"
+    controller = "KServe"
+    role = "the Role needledrop-pipeline of infra/kustomize/base"
+    without = "with deploy_to=registry no cluster is needed"
+    failure: type[NeedledropError] = DeployFailed
 
     def __init__(self, name: str, namespace: str = "", *, retry_seconds: float = 0.5) -> None:
         configuration = client.Configuration()
@@ -60,10 +67,9 @@ class Cluster:
             else:
                 load_kube_config(_kubeconfig(), client_configuration=configuration)
         except (ConfigException, OSError, TypeError) as error:
-            raise DeployFailed(
+            raise self.failure(
                 "expected the credentials of a pod, or a kubeconfig in KUBECONFIG, to reach a "
-                f"cluster, found none ({type(error).__name__}); with deploy_to=registry no cluster "
-                "is needed"
+                f"cluster, found none ({type(error).__name__}); {self.without}"
             ) from None
         configuration.retries = False  # its own repetitions know neither pause nor conflict
         self.name = name
@@ -75,8 +81,8 @@ class Cluster:
         self._core = client.CoreV1Api(api)
 
     def read(self) -> Json | None:
-        """Return the InferenceService, None where there is none."""
-        where = (_GROUP, _VERSION, self.namespace, _PLURAL, self.name)
+        """Return the resource, None where there is none."""
+        where = (*self._where(), self.name)
         return self._called("get", self._objects.get_namespaced_custom_object, *where)
 
     def change(self, decide: Callable[[Json | None], Json | None]) -> Json | None:
@@ -97,14 +103,14 @@ class Cluster:
             with contextlib.suppress(_Conflict):
                 return self._write(present, wanted)
             time.sleep(self._retry_seconds)
-        raise DeployFailed(
-            f"expected to change InferenceService {self.name} in {self.namespace}, but somebody "
+        raise self.failure(
+            f"expected to change {self.kind} {self.name} in {self.namespace}, but somebody "
             f"else changed it each of {_N_CONFLICTS} times; find out who, and run the step again"
         )
 
     def delete(self) -> None:
-        """Delete the InferenceService; one that is gone already is fine."""
-        where = (_GROUP, _VERSION, self.namespace, _PLURAL, self.name)
+        """Delete the resource; one that is gone already is fine."""
+        where = (*self._where(), self.name)
         self._called("delete", self._objects.delete_namespaced_custom_object, *where)
 
     def pods(self) -> list[Any]:
@@ -118,8 +124,12 @@ class Cluster:
             return []
         return list(found.items)
 
+    def _where(self) -> tuple[str, str, str, str]:
+        group, _, version = self.api_version.partition("/")
+        return group, version, self.namespace, self.plural
+
     def _write(self, present: Json | None, wanted: Json) -> Json | None:
-        where = (_GROUP, _VERSION, self.namespace, _PLURAL)
+        where = self._where()
         if present is None:
             return self._called(
                 "create", self._objects.create_namespaced_custom_object, *where, wanted
@@ -151,31 +161,33 @@ class Cluster:
                 trouble = f"{error.status} {_message(error)}"
             except HTTPError as error:
                 trouble = type(error).__name__
-        raise DeployFailed(
-            f"expected the Kubernetes API at {self._host} to {verb} InferenceService {self.name}, "
+        raise self.failure(
+            f"expected the Kubernetes API at {self._host} to {verb} {self.kind} {self.name}, "
             f"got no answer in {_N_ATTEMPTS} attempts (the last: {trouble}); when it is back, run "
             "the step again, it goes on from where it stopped"
         )
 
-    def _refused(self, verb: str, error: ApiException) -> DeployFailed:
+    def _refused(self, verb: str, error: ApiException) -> NeedledropError:
         place = f"namespace {self.namespace}"
         if error.status == 401:
-            return DeployFailed(
+            return self.failure(
                 f"the Kubernetes API at {self._host} does not know the step's credentials; give "
                 "its pod a service account, or refresh the kubeconfig"
             )
         if error.status == 403:
-            return DeployFailed(
-                f"the step's service account may not {verb} {_PLURAL}.{_GROUP} in {place}; grant "
-                "it that verb, as the Role needledrop-pipeline of infra/kustomize/base does"
+            return self.failure(
+                f"the step's service account may not {verb} {self.plural}."
+                f"{self.api_version.split('/')[0]} in {place}; grant it that verb, as {self.role} "
+                "does"
             )
         if error.status == 404:
-            return DeployFailed(
-                f"expected {place} and KServe's InferenceService in the cluster at {self._host}, "
-                f"got: {_message(error)}; apply infra/kustomize, and install KServe"
+            return self.failure(
+                f"expected {place} and {self.controller}'s {self.kind} in the cluster at "
+                f"{self._host}, got: {_message(error)}; apply infra/kustomize, and install "
+                f"{self.controller}"
             )
-        return DeployFailed(
-            f"the cluster refused to {verb} InferenceService {self.name} in {place} "
+        return self.failure(
+            f"the cluster refused to {verb} {self.kind} {self.name} in {place} "
             f"({error.status}): {_message(error)}"
         )
 

@@ -13,6 +13,7 @@ def factorize_plays(
     regularization: float,
     n_als_iterations: int,
     als_solver: str,
+    wmf_engine: str,
     confidence_alpha: float,
     confidence_epsilon: float,
     factors_seed: int,
@@ -28,7 +29,8 @@ def factorize_plays(
         n_factors: k.
         regularization: lambda.
         n_als_iterations: pairs of half-steps.
-        als_solver: cholesky or cg.
+        als_solver: cholesky or cg; of implicit.
+        wmf_engine: implicit, in memory; or spark.
         confidence_alpha: how strongly a play count speaks.
         confidence_epsilon: what play counts are measured against.
         factors_seed: of the first factors.
@@ -46,7 +48,13 @@ def factorize_plays(
     with journal("factorize_plays") as log:
         confidence = ConfidenceConfig(confidence_alpha, confidence_epsilon)
         config = WmfConfig(
-            n_factors, regularization, n_als_iterations, als_solver, factors_seed, confidence
+            n_factors=n_factors,
+            regularization=regularization,
+            n_iterations=n_als_iterations,
+            solver=als_solver,
+            seed=factors_seed,
+            confidence=confidence,
+            engine=wmf_engine,
         )
         page = factorize(Path(plays.path), Path(split.path), config, Path(factors.path), log)
         page.save(Path(factor_report.path))

@@ -1,11 +1,14 @@
 """Learns factors from the plays of all songs but the test songs, and reports on them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from components.journal import Journal
+from needledrop.factors.spark_wmf import learn_factors_on_spark, spark_session
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.page import Page
 from needledrop.plays.split import Split
@@ -16,44 +19,72 @@ def factorize(
     plays_path: Path, split_path: Path, config: WmfConfig, factors_path: Path, journal: Journal
 ) -> Page:
     """Factorise, save the factors, and return the report."""
-    plays = Plays.load(plays_path).of_songs(Split.load(split_path).known.tolist())
-    with journal.progress("ALS iterations", config.n_iterations, "iteration") as advance:
-        factors = learn_factors(
-            plays, config, on_iteration=lambda n, loss: advance(n + 1, f"objective {loss:,.0f}")
-        )
+    known = Split.load(split_path).known.tolist()
+    learn = _learn_on_spark if config.engine == "spark" else _learn_here
+    factors, n_listeners = learn(plays_path, known, config, journal)
     factors.save(factors_path)
-    n_users, n_songs = plays.user_song.shape
-    density = plays.user_song.nnz / (n_users * n_songs)
+    n_users, n_songs, n_pairs = len(factors.user_ids), len(factors.song_ids), int(n_listeners.sum())
     journal.record(
         {
             "n_users": n_users,
             "n_songs": n_songs,
-            "n_pairs": plays.user_song.nnz,
-            "density": density,
+            "n_pairs": n_pairs,
+            "density": n_pairs / (n_users * n_songs),
             "objective": factors.losses[-1],
         }
     )
+    fell = f"fell from {factors.losses[0]:,.0f} to" if len(factors.losses) > 1 else "is"
     journal.say(
-        f"{config.n_factors} factors of {n_users:,} listeners and {n_songs:,} songs; the objective "
-        f"fell from {factors.losses[0]:,.0f} to {factors.losses[-1]:,.0f}"
+        f"{config.n_factors} factors of {n_users:,} listeners and {n_songs:,} songs by "
+        f"{config.engine}; the objective {fell} {factors.losses[-1]:,.0f}"
     )
-    return _page(factors, plays, density)
+    return _page(factors, n_listeners)
 
 
-def _page(factors: Factors, plays: Plays, density: float) -> Page:
-    config = factors.config
+def _learn_here(
+    plays_path: Path, known: list[str], config: WmfConfig, journal: Journal
+) -> tuple[Factors, NDArray[np.int64]]:
+    """Learn by implicit; return the factors, and how many listeners each song has."""
+    plays = Plays.load(plays_path).of_songs(known)
+    with journal.progress("ALS iterations", config.n_iterations, "iteration") as advance:
+        factors = learn_factors(
+            plays, config, on_iteration=lambda n, loss: advance(n + 1, f"objective {loss:,.0f}")
+        )
+    return factors, np.bincount(plays.user_song.indices, minlength=len(plays.song_ids))
+
+
+def _learn_on_spark(
+    plays_path: Path, known: list[str], config: WmfConfig, journal: Journal
+) -> tuple[Factors, NDArray[np.int64]]:
+    """Learn on Spark: spark-submit's cluster, or this machine's cores where there is none."""
+    session = spark_session(os.environ.get("SPARK_MASTER", "") or _own_cores())
+    try:
+        journal.say(f"Spark {session.version} on {session.sparkContext.master}")
+        done = learn_factors_on_spark(session, str(plays_path), known, config)
+    finally:
+        session.stop()
+    return done.factors, done.n_listeners
+
+
+def _own_cores() -> str:
+    # spark-submit, which the Spark Operator calls, names the master itself.
+    return "" if os.environ.get("SPARK_ENV_LOADED") else "local[*]"
+
+
+def _page(factors: Factors, n_listeners: NDArray[np.int64]) -> Page:
+    config, n_pairs = factors.config, int(n_listeners.sum())
+    density = n_pairs / (len(factors.user_ids) * len(factors.song_ids))
     page = Page(
         "Factors from plays",
         lead=f"{len(factors.user_ids):,} listeners, {len(factors.song_ids):,} songs, "
-        f"{plays.user_song.nnz:,} pairs (density {density:.2%}), {config.n_factors} factors.",
+        f"{n_pairs:,} pairs (density {density:.2%}), {config.n_factors} factors.",
     )
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     objective, norms = figure.subplots(1, 2)
     objective.plot(range(1, len(factors.losses) + 1), factors.losses, marker=".", color="#2b5d8a")
     objective.set(xlabel="iteration (the last: listeners alone)", ylabel="objective")
-    popularity = np.bincount(plays.user_song.indices, minlength=len(factors.song_ids))
     norms.scatter(
-        np.maximum(popularity, 1),
+        np.maximum(n_listeners, 1),
         np.linalg.norm(factors.song_factors, axis=1),
         s=8,
         alpha=0.6,
@@ -71,7 +102,8 @@ def _page(factors: Factors, plays: Plays, density: float) -> Page:
             ["lambda", f"{config.regularization:g}"],
             ["alpha", f"{config.confidence.alpha:g}"],
             ["epsilon", f"{config.confidence.epsilon:g}"],
-            ["solver", config.solver],
+            ["engine", config.engine],
+            ["solver", config.solver if config.engine == "implicit" else "Spark's"],
             ["seed", config.seed],
         ],
     )

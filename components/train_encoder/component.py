@@ -37,6 +37,8 @@ def train_encoder(
     bundle: Output[Model],
     training_report: Output[HTML],
     metrics: Output[Metrics],
+    n_training_nodes: int = 0,
+    gpus_per_node: int = 1,
 ):
     """Learn to predict a song's factors from its sound.
 
@@ -71,54 +73,44 @@ def train_encoder(
         bundle: the trained encoder with all that a prediction needs.
         training_report: loss and validation score by epoch.
         metrics: the validation score and more.
+        n_training_nodes: machines of a Kubeflow TrainJob; 0 trains in the step itself.
+        gpus_per_node: of each of these machines; 0 trains on their CPUs.
     """
     from pathlib import Path
 
     from components.journal import journal
-    from components.train_encoder.fitting import fit_cnn_bundle, fit_linear_bundle
-    from components.train_encoder.material import gather
+    from components.train_encoder.launching import train_here_or_there
+    from components.train_encoder.request import Inputs, LaunchConfig, TrainingRequest
     from needledrop.encoders.cnn import CnnConfig
     from needledrop.encoders.training import TrainingConfig
-    from needledrop.errors import ConfigRejected
 
     with journal(f"train_encoder_{encoder}") as log:
-        material = gather(
-            Path(published.path),
-            Path(factors.path),
-            Path(features.path),
-            Path(plays.path),
-            Path(split.path),
-            store,
+        inputs = Inputs(*(Path(one.path) for one in (published, factors, features, plays, split)))
+        training = TrainingConfig(
+            n_epochs=n_epochs,
+            windows_per_song=windows_per_song,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            averaging=averaging,
+            mixup=mixup,
+            masked_bands=masked_bands,
+            min_epochs=min_epochs,
+            patience_epochs=patience_epochs,
+            seed=training_seed,
+            device=device,
         )
-        if encoder == "linear":
-            trained, page = fit_linear_bundle(material, log)
-        elif encoder != "cnn":
-            raise ConfigRejected(f"encoder: expected linear or cnn, got {encoder!r}")
-        else:
-            training = TrainingConfig(
-                n_epochs=n_epochs,
-                windows_per_song=windows_per_song,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                averaging=averaging,
-                mixup=mixup,
-                masked_bands=masked_bands,
-                min_epochs=min_epochs,
-                patience_epochs=patience_epochs,
-                seed=training_seed,
-                device=device,
-            )
-            size = CnnConfig(
-                tuple(map(int, n_filters)),
-                pooling_frames=tuple(map(int, pooling_frames)),
-                n_hidden=tuple(map(int, n_hidden)),
-                dropout=dropout,
-                n_networks=n_networks,
-                n_networks_2d=n_networks_2d,
-                n_filters_2d=tuple(map(int, n_filters_2d)),
-            )
-            trained, page = fit_cnn_bundle(material, size, training, workspace, log)
-        trained.save(Path(bundle.path))
-        page.save(Path(training_report.path))
+        size = CnnConfig(
+            tuple(map(int, n_filters)),
+            pooling_frames=tuple(map(int, pooling_frames)),
+            n_hidden=tuple(map(int, n_hidden)),
+            dropout=dropout,
+            n_networks=n_networks,
+            n_networks_2d=n_networks_2d,
+            n_filters_2d=tuple(map(int, n_filters_2d)),
+        )
+        request = TrainingRequest(encoder, store, workspace, size, training)
+        launch = LaunchConfig(n_training_nodes, gpus_per_node)
+        bundle_path, report_path = Path(bundle.path), Path(training_report.path)
+        train_here_or_there(inputs, request, launch, bundle_path, report_path, log)
         log.save_metrics(metrics)

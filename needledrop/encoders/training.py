@@ -4,6 +4,11 @@ The same code runs on a CPU and on CUDA, there in bfloat16. All randomness of an
 window starts, dropout) derives from (seed, epoch), and a checkpoint is written after every epoch;
 so a run that was stopped and started again ends with the same weights as one that was not.
 
+Where a launcher says so, several processes share the training, each with its part of every batch
+(needledrop/encoders/processes.py). Batches, windows, masks and blends are the ones that a single
+process draws, so the losses are too, to rounding; only dropout differs, which each process draws
+for its own windows.
+
 Shapes: n windows, t frames, m mel bands, k factors.
 """
 
@@ -11,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from needledrop.audio.feature_store import FeatureStore
+from needledrop.encoders.augmentation import Augmentation
 from needledrop.encoders.objectives import Objective, mean_squared_error
+from needledrop.encoders.processes import Processes, joined_processes
 from needledrop.errors import ConfigRejected, InputError
 from needledrop.storage.opening import place_and_name
 
@@ -33,7 +41,7 @@ class TrainingConfig:
     Attributes:
         n_epochs: at most; an epoch draws ``windows_per_song`` windows from each song.
         windows_per_song: random 3 s windows of a song in an epoch.
-        batch_size: windows in a step.
+        batch_size: windows in a step, of all processes together.
         learning_rate: constant; the averaging takes the place of a schedule, so that training may
             stop at any epoch.
         weight_decay: of AdamW.
@@ -127,9 +135,15 @@ class TrainingSet:
             )
 
     def batches(
-        self, epoch: int, config: TrainingConfig
-    ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
-        """Yield an epoch's (n, t, m) windows and their (n, k) targets."""
+        self, epoch: int, config: TrainingConfig, min_windows: int = 2
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield an epoch's batches: (n,) rows of songs and the (n,) first frames of windows.
+
+        Args:
+            epoch: another one draws others.
+            config: batch size and seed.
+            min_windows: a last batch of fewer is left out; batch normalisation needs two.
+        """
         generator = np.random.default_rng([config.seed, epoch])
         order = np.concatenate(
             [generator.permutation(len(self.song_ids)) for _ in range(config.windows_per_song)]
@@ -139,12 +153,16 @@ class TrainingSet:
         starts = generator.integers(0, n_starts[order])
         for first in range(0, len(order), config.batch_size):
             rows = order[first : first + config.batch_size]
-            if first and len(rows) < 2:
-                return  # batch normalisation needs two windows
-            windows = self.store.windows(
-                self.song_ids[rows], starts[first : first + config.batch_size], self.window_frames
-            )
-            yield windows, self.targets[rows]
+            if first and len(rows) < min_windows:
+                return
+            yield rows, starts[first : first + config.batch_size]
+
+    def windows(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """Return the (n, t, m) windows of songs from these frames on, and their (n, k) targets."""
+        windows = self.store.windows(self.song_ids[rows], starts, self.window_frames)
+        return windows, self.targets[rows]
 
 
 def train(
@@ -172,26 +190,44 @@ def train(
             fingerprint is not taken up.
         fingerprint: of the data and the configuration.
         on_epoch: called after each epoch, those taken from a checkpoint too.
+
+    Where several processes share the training, the first one alone validates and keeps the
+    checkpoint; all of them end with the same weights and the same history.
+
+    Raises:
+        ConfigRejected: there are more processes than windows in a batch, or no GPU for this one.
     """
     config = config or TrainingConfig()
     device = torch_device(config.device)
+    processes = joined_processes(device)
+    n_windows = min(config.batch_size, len(songs.song_ids) * config.windows_per_song)
+    if n_windows < processes.n_processes:
+        raise ConfigRejected(
+            f"training.batch_size: expected a window or more for each of {processes.n_processes} "
+            f"processes, got {n_windows}; raise it, or start fewer processes"
+        )
     network.to(device)
+    learner = processes.shared(network)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     state = _RunState(network, optimizer, config)
     if checkpoint:
-        state.restore(checkpoint, fingerprint, device)
+        state.restore(checkpoint, fingerprint, processes)
     for epoch in state.history:
         if on_epoch:
             on_epoch(epoch)
     while not state.is_finished:
         number = len(state.history)
-        loss = _one_epoch(network, songs, objective, state, config, number, device)
+        loss = _one_epoch(learner, songs, objective, state, config, number, device, processes)
         averaged = state.averaged_network.eval()
-        score = validation_score(averaged) if validation_score else None
+        score = (
+            processes.by_the_first(partial(validation_score, averaged))
+            if validation_score
+            else None
+        )
         state.record(Epoch(number, loss, score))
-        if checkpoint:
+        if checkpoint and processes.is_first:
             state.keep(checkpoint, fingerprint)
         if on_epoch:
             on_epoch(state.history[-1])
@@ -279,23 +315,34 @@ class _RunState:
         with place.new_file(name) as temporary:
             torch.save(content, temporary)
 
-    def restore(self, location: str | Path, fingerprint: str, device: torch.device) -> None:
+    def restore(
+        self,
+        location: str | Path,
+        fingerprint: str,
+        processes: Processes,
+    ) -> None:
         """Take up a checkpoint of this very run; any other is left alone and later replaced."""
-        place, name = place_and_name(location)
-        path = place.file(name)
-        if path is None:
-            return
-        try:
-            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception:  # torch raises anything for a foreign file; a checkpoint only saves time
-            return
-        if content.get("fingerprint") != fingerprint:
+        content = processes.by_the_first(lambda: _checkpoint(location, fingerprint))
+        if content is None:
             return
         self._network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
         self._average.load_state_dict(content["average"])
         self.history = [Epoch(**epoch) for epoch in content["history"]]
         self.best_weights = content["best_weights"]
+
+
+def _checkpoint(location: str | Path, fingerprint: str) -> dict[str, Any] | None:
+    """Read a checkpoint of this very run; None where there is none."""
+    place, name = place_and_name(location)
+    path = place.file(name)
+    if path is None:
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises anything for a foreign file; a checkpoint only saves time
+        return None
+    return content if content.get("fingerprint") == fingerprint else None
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -316,59 +363,50 @@ def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _one_epoch(
-    network: nn.Module,
+    learner: nn.Module,
     songs: TrainingSet,
     objective: Objective,
     state: _RunState,
     config: TrainingConfig,
     number: int,
     device: torch.device,
+    processes: Processes,
 ) -> float:
-    """Take an epoch's steps; return the mean loss of its windows."""
-    network.train()
+    """Take an epoch's steps; return the mean loss of all processes' windows."""
+    learner.train()
     total, n_windows = 0.0, 0
+    rank = [] if processes.is_first else [2, processes.rank]
+    seed = np.random.SeedSequence([config.seed, number, *rank])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0]))
+        torch.manual_seed(int(seed.generate_state(1)[0]))  # of dropout
         generator = np.random.default_rng([config.seed, number, 1])
-        for windows, targets in songs.batches(number, config):
-            inputs = torch.from_numpy(windows).to(device).float()
-            wanted = torch.from_numpy(targets).to(device)
-            if config.masked_bands:
-                inputs = _masked(inputs, config.masked_bands, generator)
-            if config.mixup:
-                inputs, wanted = _blended(inputs, wanted, config.mixup, generator)
+        for rows, starts in songs.batches(number, config, max(2, processes.n_processes)):
+            augmentation = Augmentation.draw(
+                generator,
+                len(rows),
+                songs.store.frontend.n_mels,
+                masked_bands=config.masked_bands,
+                mixup=config.mixup,
+            )
+            part = processes.part(len(rows))
+            needed = augmentation.needed(part)
+            windows, targets = songs.windows(rows[needed], starts[needed])
+            inputs, wanted = augmentation.apply(
+                torch.from_numpy(windows).to(device).float(),
+                torch.from_numpy(targets).to(device),
+                part,
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                predicted = network(inputs)
+                predicted = learner(inputs)
             loss = objective(predicted.float(), wanted)
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            share = processes.share(len(part), len(rows))
+            (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
             state.step()
-            total += loss.item() * len(windows)
-            n_windows += len(windows)
-    return total / n_windows
-
-
-def _masked(inputs: Tensor, masked_bands: int, generator: np.random.Generator) -> Tensor:
-    """Silence a random run of mel bands in each (t, m) window: it takes the window's mean."""
-    n_windows, _, n_mels = inputs.shape
-    widths = generator.integers(0, masked_bands + 1, (n_windows, 1))
-    starts = generator.integers(0, n_mels, (n_windows, 1)) - widths // 2
-    bands = np.arange(n_mels)
-    masked = torch.from_numpy((bands >= starts) & (bands < starts + widths)).to(inputs.device)
-    mean = inputs.mean(dim=1, keepdim=True)
-    return torch.where(masked[:, None, :], mean, inputs)
-
-
-def _blended(
-    inputs: Tensor, targets: Tensor, mixup: float, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Blend each window, and its targets, with another of the batch (Zhang et al., 2018)."""
-    weight = float(generator.beta(mixup, mixup))
-    other = torch.from_numpy(generator.permutation(len(inputs))).to(inputs.device)
-    return (
-        weight * inputs + (1 - weight) * inputs[other],
-        weight * targets + (1 - weight) * targets[other],
-    )
+            total += loss.item() * len(part)
+            n_windows += len(part)
+    all_total, n_all = processes.total(total, n_windows)
+    return all_total / n_all
 
 
 @contextmanager

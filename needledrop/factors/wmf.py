@@ -45,6 +45,7 @@ class WmfConfig:
             conjugate-gradient steps, which is faster from about a hundred factors on.
         seed: of the factors that the first half-step starts from.
         confidence: how play counts become confidence.
+        engine: ``implicit``, in this process's memory; or ``spark`` (spark_wmf.py).
     """
 
     n_factors: int = 50
@@ -53,6 +54,7 @@ class WmfConfig:
     solver: str = "cholesky"
     seed: int = 0
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
+    engine: str = "implicit"
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_factors <= 4096:
@@ -65,6 +67,8 @@ class WmfConfig:
             raise ConfigRejected(f"wmf.n_iterations: expected 1 to 1000, got {self.n_iterations}")
         if self.solver not in ("cholesky", "cg"):
             raise ConfigRejected(f"wmf.solver: expected cholesky or cg, got {self.solver!r}")
+        if self.engine not in ("implicit", "spark"):
+            raise ConfigRejected(f"wmf.engine: expected implicit or spark, got {self.engine!r}")
 
 
 @dataclass(frozen=True)
