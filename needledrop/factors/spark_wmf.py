@@ -8,9 +8,10 @@ of u's songs, and |y_i|^2 by the number of i's listeners (ALS-WR, Zhou et al. 20
 
 No rho gives the same optimum as a lambda. It is taken as lambda / sqrt(mean n_u * mean n_i), which
 weighs the average row as lambda does. Then both sides are brought to the scale at which our own
-objective is smallest, and three of its exact half-steps follow (users, songs, users; the very
-fold-in of needledrop/factors/fold_in.py, in blocks on the executors). So the songs' factors stand
-where our objective wants them, and each user equals its own fold-in, as after ``learn_factors``.
+objective is smallest, and a few of its exact half-steps follow (the very fold-in of
+needledrop/factors/fold_in.py, in blocks on the executors), the users' last. So the songs' factors
+come to where our objective wants them, and each user equals its own fold-in, as after
+``learn_factors``.
 
 pyspark is imported when it is used: nothing else in needledrop needs it, or Java.
 
@@ -35,6 +36,9 @@ from needledrop.factors.wmf import Factors, WmfConfig, wmf_loss
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+_N_EXACT_SWEEPS = 3
+"""On 67,000 pairs, 50 factors: 1.8 % above implicit's objective after one, 0.4 % after three."""
 
 _HALF_STEP = "row int, factors array<float>, loss double"
 
@@ -147,8 +151,9 @@ def _factorization(
         # Scaled against one another, the scores stay; the sum of squares is smallest where equal.
         songs_y *= math.sqrt(np.linalg.norm(users_x) / max(float(np.linalg.norm(songs_y)), 1e-12))
         users_x, _ = _half_step(session, pairs, "user", len(users), songs_y, config)
-        songs_y, _ = _half_step(session, pairs, "song", len(songs), users_x, config)
-        users_x, loss = _half_step(session, pairs, "user", len(users), songs_y, config)
+        for _ in range(_N_EXACT_SWEEPS):
+            songs_y, _ = _half_step(session, pairs, "song", len(songs), users_x, config)
+            users_x, loss = _half_step(session, pairs, "user", len(users), songs_y, config)
     finally:
         pairs.unpersist()
     factors = Factors(users_x, songs_y, users, songs, config, (loss,))

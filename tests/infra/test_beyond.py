@@ -125,7 +125,7 @@ def test_pods_of_jobs_may_speak_to_one_another(things):
 
 def test_the_spark_application_starts_what_is_there_with_the_locked_spark():
     spec = application()["spec"]
-    program = spec["mainApplicationFile"].removeprefix("local:///app/")
+    program = spec["mainApplicationFile"].removeprefix("local:///opt/needledrop/")
     assert (ROOT / program).is_file()
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert f"pyspark=={spec['sparkVersion']} " in lock
