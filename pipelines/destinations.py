@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.deploy_predictor.config import DeployConfig
+from components.score_new_songs.config import ScoringConfig
 from components.validate_plays.limits import ValidationConfig
 from needledrop.audio.bag_of_words import BagOfWordsConfig
 from needledrop.audio.decode import DecodeLimits
@@ -43,6 +44,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "log_gain": (FrontendConfig, "log_gain"),
     "window_seconds": (FrontendConfig, "window_seconds"),
     "max_clip_seconds": (DecodeLimits, "max_seconds"),
+    "max_rejected_clips_share": (ScoringConfig, "max_rejected_clips_share"),
     "n_processes": (ExtractionConfig, "n_processes"),
     "n_words": (BagOfWordsConfig, "n_words"),
     "n_epochs": (TrainingConfig, "n_epochs"),

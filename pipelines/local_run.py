@@ -108,7 +108,8 @@ def run_locally(
                 warnings.simplefilter("ignore", RuntimeWarning)
                 warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
                 places = {name: str(out / name) for name in ("registry", "store", "workspace")}
-                pipeline(**{**places, **arguments, "run_id": run_id})
+                own = {"run_id": run_id} if "run_id" in pipeline.component_spec.inputs else {}
+                pipeline(**{**places, **arguments, **own})
         except RuntimeError:
             raise RunFailed(terminal.failure(out / "run.log")) from None
         artifacts = next(path for path in root.iterdir() if path.name != "step_times")
@@ -169,6 +170,9 @@ def _collect_pages(run: LocalRun, target: Path) -> None:
             ("evaluate-encoder", "report", "evaluation.json"),
             ("decide-promotion", "verdict_report", "verdict.html"),
             ("decide-promotion", "verdict", "verdict.json"),
+            ("find-new-songs", "new_songs_summary", "new_songs.md"),
+            ("score-new-songs", "scoring_report", "new_songs.html"),
+            ("score-new-songs", "scored_songs/scored_songs.json", "new_songs.json"),
         ):
             if run.output(step, output).is_file():
                 shutil.copyfile(run.output(step, output), folder / name)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from needledrop.artifacts import fingerprint_of_json, read_json, write_json
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.audio.rejected_clips import RejectedClip
 from needledrop.errors import ArtifactBroken, ClipRejected, ConfigRejected, ShapeMismatch
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import is_remote, place_and_name, place_at, read_location
@@ -60,16 +61,6 @@ class ExtractionConfig:
             raise ConfigRejected(
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
             )
-
-
-@dataclass(frozen=True)
-class RejectedClip:
-    """A clip that could not be used, and why."""
-
-    song_id: str
-    file: str
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -203,6 +194,7 @@ def extract_features(
     config: ExtractionConfig | None = None,
     *,
     on_clips: Callable[[int, int], None] | None = None,
+    is_alone: bool = True,
 ) -> FeatureStore:
     """Make the features of all clips, in several processes, and write the manifest.
 
@@ -214,6 +206,8 @@ def extract_features(
         manifest: a path or a URI; written last, when every clip has features or a reason.
         config: front end, limits, shard size, processes.
         on_clips: called with (clips done, clips in all) at the start and after each shard.
+        is_alone: whether nobody else writes into ``shards_folder`` now; what killed writers left
+            there is removed then.
 
     Raises:
         ConfigRejected: through the configuration.
@@ -222,7 +216,8 @@ def extract_features(
     """
     config = config or ExtractionConfig()
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
-    place.clear_leftovers()
+    if is_alone:
+        place.clear_leftovers()
     files = {
         song_id: stored_file(clip) if isinstance(clip, Path) else clip
         for song_id, clip in sorted(clips.items())
