@@ -19,6 +19,7 @@ from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
+from pipelines.cluster_settings import GpuRequest
 
 DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "max_play_count": (PlaysConfig, "max_play_count"),
@@ -59,6 +60,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "patience_epochs": (TrainingConfig, "patience_epochs"),
     "training_seed": (TrainingConfig, "seed"),
     "device": (TrainingConfig, "device"),
+    "n_gpus": (GpuRequest, "n_gpus"),
     "n_filters": (CnnConfig, "n_filters"),
     "pooling_frames": (CnnConfig, "pooling_frames"),
     "n_hidden": (CnnConfig, "n_hidden"),

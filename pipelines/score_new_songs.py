@@ -4,6 +4,7 @@ from kfp import dsl
 
 from components.find_new_songs.component import find_new_songs
 from components.score_new_songs.component import score_new_songs
+from pipelines.cluster_settings import apply_settings
 
 
 @dsl.pipeline(name="needledrop-score-new-songs")
@@ -39,10 +40,9 @@ def score_new_songs_pipeline(
         store=store,
         max_rejected_share=max_rejected_share,
     ).set_display_name("find-new-songs")
-    found.set_caching_options(False)  # what is published may have changed since
 
     with dsl.If(found.outputs["Output"] == True, name="new-songs"):  # noqa: E712
-        score_new_songs(
+        scored = score_new_songs(
             new_songs=found.outputs["new_songs"],
             registry=registry,
             store=store,
@@ -50,4 +50,6 @@ def score_new_songs_pipeline(
             max_clip_seconds=max_clip_seconds,
             max_rejected_clips_share=max_rejected_clips_share,
             n_processes=n_processes,
-        ).set_display_name("score-new-songs").set_caching_options(False)
+        ).set_display_name("score-new-songs")
+
+    apply_settings(found, scored)

@@ -11,6 +11,7 @@ from components.publish_features.component import publish_features
 from components.split_songs.component import split_songs
 from components.train_encoder.component import train_encoder
 from components.validate_plays.component import validate_plays
+from pipelines.cluster_settings import apply_settings, request_gpus
 
 
 @dsl.pipeline(name="needledrop-train")
@@ -66,6 +67,7 @@ def train_pipeline(
     n_networks: int = 3,
     training_seed: int = 0,
     device: str = "auto",
+    n_gpus: str = "0",
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
     margin_map: float = 0.0,
@@ -134,6 +136,7 @@ def train_pipeline(
         n_networks: trained one by one, alike but for their seeds; their mean predicts.
         training_seed: of weights, windows and dropout.
         device: auto, cpu or cuda.
+        n_gpus: for the network's training on a cluster, 0 or more, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         margin_map: the lower end of the interval of the gain in mAP@500 over the champion must be
@@ -236,8 +239,8 @@ def train_pipeline(
             device=device,
         ).set_display_name(f"train-encoder-{encoder}")
 
-    baseline = trained("linear").outputs["bundle"]
-    candidate = trained("cnn").outputs["bundle"]
+    linear, network = trained("linear"), trained("cnn")
+    baseline, candidate = linear.outputs["bundle"], network.outputs["bundle"]
 
     evaluated = evaluate_encoder(
         candidate=candidate,
@@ -251,7 +254,6 @@ def train_pipeline(
         n_resamples=n_resamples,
         evaluation_seed=evaluation_seed,
     ).set_display_name("evaluate-encoder")
-    evaluated.set_caching_options(False)  # the champion may have changed since
 
     decided = decide_promotion(
         candidate=candidate,
@@ -263,10 +265,9 @@ def train_pipeline(
         auc_tolerance=auc_tolerance,
         min_users=min_users,
     ).set_display_name("decide-promotion")
-    decided.set_caching_options(False)
 
     with dsl.If(decided.outputs["Output"] == True, name="promoted"):  # noqa: E712
-        deploy_predictor(
+        deployed = deploy_predictor(
             candidate=candidate,
             verdict=decided.outputs["verdict"],
             factors=factors,
@@ -281,4 +282,8 @@ def train_pipeline(
             canary_share=canary_share,
             predictor_image=predictor_image,
             deploy_timeout_seconds=deploy_timeout_seconds,
-        ).set_display_name("deploy-predictor").set_caching_options(False)
+        ).set_display_name("deploy-predictor")
+
+    apply_settings(validated, splitting, factorized, extracted, publishing, linear, network)
+    apply_settings(evaluated, decided, deployed)
+    request_gpus(network, n_gpus)
