@@ -78,11 +78,14 @@ class Settings:
 
 
 STEPS: Mapping[str, Settings] = {
-    "validate-plays": Settings(memory="16Gi", hours=4),
-    "split-songs": Settings(),
-    "factorize-plays": Settings(cpu="4", memory="16Gi", hours=12),
+    "survey-data": Settings(),
+    "validate-plays": Settings(memory="16Gi", hours=4, is_cached=True),
+    "split-songs": Settings(is_cached=True),
+    "factorize-plays": Settings(cpu="4", memory="16Gi", hours=12, is_cached=True),
+    "plan-shards": Settings(),
+    "hear-shard": Settings(cpu="4", memory="8Gi", hours=24, uses_workspace=True),
     "extract-features": Settings(
-        cpu="4", memory="8Gi", hours=24, uses_workspace=True, scratch="200Gi"
+        cpu="4", memory="8Gi", hours=24, is_cached=True, uses_workspace=True, scratch="200Gi"
     ),
     "publish-features": Settings(
         memory="8Gi", hours=4, secrets=STORE, uses_workspace=True, scratch="200Gi"

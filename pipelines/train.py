@@ -9,9 +9,11 @@ from components.extract_features.component import extract_features
 from components.factorize_plays.component import factorize_plays
 from components.publish_features.component import publish_features
 from components.split_songs.component import split_songs
+from components.survey_data.component import survey_data
 from components.train_encoder.component import train_encoder
 from components.validate_plays.component import validate_plays
 from pipelines.cluster_settings import apply_settings, request_gpus
+from pipelines.hear_catalogue import hear_catalogue
 
 
 @dsl.pipeline(name="needledrop-train")
@@ -50,6 +52,7 @@ def train_pipeline(
     max_rejected_clips_share: float = 0.1,
     n_words: int = 4000,
     n_processes: int = 0,
+    n_feature_shards: int = 0,
     n_epochs: int = 30,
     windows_per_song: int = 4,
     batch_size: int = 64,
@@ -119,6 +122,8 @@ def train_pipeline(
         max_rejected_clips_share: share of unusable clips beyond which the run fails.
         n_words: K-means words of the bag-of-words baseline.
         n_processes: for feature extraction; 0 takes one for each core.
+        n_feature_shards: parts of the catalogue that are heard by pods of their own, at the same
+            time; 0 hears all in one.
         n_epochs: of training, at most.
         windows_per_song: random windows of each song in an epoch.
         batch_size: windows in a training step.
@@ -151,9 +156,15 @@ def train_pipeline(
         predictor_image: of the predictor; empty for the ServingRuntime's own.
         deploy_timeout_seconds: for the canary to be ready, and again for the promoted version.
     """
+    surveyed = survey_data(
+        plays=plays, tracks=tracks, audio=audio, max_age_days=max_age_days
+    ).set_display_name("survey-data")
+    data_fingerprint = surveyed.outputs["Output"]
+
     validated = validate_plays(
         plays=plays,
         tracks=tracks,
+        data_fingerprint=data_fingerprint,
         max_play_count=max_play_count,
         max_rejected_share=max_rejected_share,
         max_orphan_share=max_orphan_share,
@@ -168,6 +179,7 @@ def train_pipeline(
         plays=accepted_plays,
         tracks=accepted_tracks,
         audio=audio,
+        data_fingerprint=data_fingerprint,
         split_kind=split_kind,
         validation_share=validation_share,
         test_share=test_share,
@@ -188,22 +200,31 @@ def train_pipeline(
     ).set_display_name("factorize-plays")
     factors = factorized.outputs["factors"]
 
-    extracted = extract_features(
-        tracks=accepted_tracks,
-        split=split,
-        audio=audio,
-        workspace=workspace,
-        sample_rate_hz=sample_rate_hz,
-        window_samples=window_samples,
-        hop_samples=hop_samples,
-        n_mels=n_mels,
-        log_gain=log_gain,
-        window_seconds=window_seconds,
-        max_clip_seconds=max_clip_seconds,
-        max_rejected_clips_share=max_rejected_clips_share,
-        n_words=n_words,
-        n_processes=n_processes,
-    ).set_display_name("extract-features")
+    hearing = {
+        "tracks": accepted_tracks,
+        "audio": audio,
+        "workspace": workspace,
+        "sample_rate_hz": sample_rate_hz,
+        "window_samples": window_samples,
+        "hop_samples": hop_samples,
+        "n_mels": n_mels,
+        "log_gain": log_gain,
+        "window_seconds": window_seconds,
+        "max_clip_seconds": max_clip_seconds,
+        "n_processes": n_processes,
+    }
+    heard = hear_catalogue(n_feature_shards=n_feature_shards, **hearing)
+    extracted = (
+        extract_features(
+            split=split,
+            data_fingerprint=data_fingerprint,
+            max_rejected_clips_share=max_rejected_clips_share,
+            n_words=n_words,
+            **hearing,
+        )
+        .after(heard)
+        .set_display_name("extract-features")
+    )
     features = extracted.outputs["features"]
 
     publishing = publish_features(factors=factors, features=features, store=store).set_display_name(
@@ -284,6 +305,8 @@ def train_pipeline(
             deploy_timeout_seconds=deploy_timeout_seconds,
         ).set_display_name("deploy-predictor")
 
-    apply_settings(validated, splitting, factorized, extracted, publishing, linear, network)
+    apply_settings(
+        surveyed, validated, splitting, factorized, extracted, publishing, linear, network
+    )
     apply_settings(evaluated, decided, deployed)
     request_gpus(network, n_gpus)

@@ -46,9 +46,12 @@ def test_there_are_these_steps():
         "extract_features",
         "factorize_plays",
         "find_new_songs",
+        "hear_shard",
+        "plan_shards",
         "publish_features",
         "score_new_songs",
         "split_songs",
+        "survey_data",
         "train_encoder",
         "validate_plays",
     ]
