@@ -9,14 +9,13 @@ from needledrop.artifacts import whole_file
 from needledrop.errors import ConfigRejected, NeedledropError
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.following import RunTimedOut, follow, stoppable
-from pipelines.submitting.package import DEPLOY, Package, package_pipeline
+from pipelines.submitting.package import DEPLOY, GATE, Package, package_pipeline
 from pipelines.submitting.runs import find_or_make_experiment, start_run
 from pipelines.submitting.steps import failure_of, is_promoted, said_by, steps_of
 from pipelines.submitting.summary import Outcome, markdown_from_outcome
 from pipelines.submitting.versions import Version, upload
 
 _DONE, _FAILED, _NOT_PROMOTED = 0, 1, 3
-_GATE = "decide-promotion"
 
 
 class OutcomeUnreadable(NeedledropError):
@@ -123,7 +122,7 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
         )
         conclude("unknown", sentence, ended)
         raise OutcomeUnreadable(sentence)
-    verdict = said_by(_GATE, ended, package, connection)
+    verdict = said_by(GATE, ended, package, connection)
     title = "promoted" if promoted else "not promoted"
     conclude(title, "", ended, verdict)
     for line in verdict:
