@@ -115,10 +115,10 @@ class _Lines:
 
 
 @contextmanager
-def journal(step: str) -> Iterator[Journal]:
+def journal(step: str, *, pipeline: str = "needledrop-train") -> Iterator[Journal]:
     """Run a step's body: turn an error that was raised on purpose into one sentence and exit 1.
 
-    Any other error keeps its traceback, for the log.
+    Any other error keeps its traceback, for the log. Figures are pushed under the pipeline's name.
     """
     speaker = Journal(step)
     succeeded = False
@@ -144,4 +144,5 @@ def journal(step: str) -> Iterator[Journal]:
         push_figures(
             {**speaker.figures, "step_duration_seconds": seconds, "step_success": float(succeeded)},
             component=step,
+            pipeline=pipeline,
         )

@@ -3,11 +3,14 @@
 Rows are written in chunks, each a transaction of its own, so a killed write leaves rows of two
 versions. A marker beside the store says which version is whole: it names a version only after that
 version's last chunk. A reader takes the rows of that version alone; the writer is simply run again.
+
+Songs that are added to the whole version later carry its name, so each is seen as soon as its row
+is written; the marker only notes when, so that nothing older is written over them.
 """
 
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,17 +55,27 @@ class OnlineFactors:
 
 @dataclass(frozen=True)
 class OnlineRelease:
-    """One write to the online store."""
+    """One write to the online store.
+
+    Attributes:
+        version: of all rows.
+        at: when it was written, in ISO 8601.
+        n_rows: how many rows it had then.
+        vector_length: k.
+        extended_at: when rows were last added to it; None where none were.
+    """
 
     version: str
     at: str
     n_rows: int
     vector_length: int
+    extended_at: str | None = None
 
     @property
     def part(self) -> Part:
-        """Its time and version."""
-        return Part(datetime.fromisoformat(self.at), self.version)
+        """The newest write of it: its time and version."""
+        newest = datetime.fromisoformat(self.extended_at or self.at)
+        return Part(newest, self.version, is_addition=self.extended_at is not None)
 
 
 class OnlineRows:
@@ -84,6 +97,27 @@ class OnlineRows:
     def complete(self) -> OnlineRelease | None:
         """The release whose last row has been written; None before the first one."""
         return self._marker()["complete"]
+
+    def published(self, version: str) -> OnlineRelease:
+        """The complete release, which must be of this version.
+
+        Raises:
+            ArtifactBroken: nothing has been published.
+            FactorsRejected: another version is published.
+        """
+        release = self.complete()
+        if release is None:
+            raise ArtifactBroken(
+                f"expected published {self._view} in the online store, found none; "
+                "run the step that publishes them"
+            )
+        if version != release.version:
+            raise FactorsRejected(
+                f"expected version {version} of {self._view} to be the published one, found "
+                f"{release.version}: another version was promoted meanwhile; run again, so that "
+                "new songs get their factors from that one"
+            )
+        return release
 
     def check(self, part: Part, vector_length: int) -> None:
         """Refuse a release that is older than what is stored.
@@ -117,6 +151,35 @@ class OnlineRows:
         complete = self.complete()
         release = OnlineRelease(part.version, part.at.isoformat(), len(ids), vectors.shape[1])
         self._mark(complete=complete, being_written=release)
+        self._write_rows(part, ids, vectors, columns)
+        confirm()
+        self._mark(complete=release, being_written=None)
+
+    def add(
+        self,
+        part: Part,
+        ids: list[str],
+        vectors: NDArray[np.float32],
+        columns: dict[str, list[str]],
+        confirm: Callable[[], None],
+    ) -> None:
+        """Write rows that the complete release lacks; the same arguments as for :meth:`write`."""
+        marker = self._marker()
+        complete = marker["complete"]
+        assert complete is not None  # the caller has read from it
+        extended = replace(complete, extended_at=part.at.isoformat())
+        self._mark(complete=extended, being_written=marker["being_written"])
+        confirm()
+        self._write_rows(part, ids, vectors, columns)
+        confirm()
+
+    def _write_rows(
+        self,
+        part: Part,
+        ids: list[str],
+        vectors: NDArray[np.float32],
+        columns: dict[str, list[str]],
+    ) -> None:
         is_terminal = sys.stderr.isatty()
         with tqdm(
             total=len(ids),
@@ -133,8 +196,6 @@ class OnlineRows:
                     | {name: values[chunk] for name, values in columns.items()},
                 )
                 progress.update(len(ids[chunk]))
-        confirm()
-        self._mark(complete=release, being_written=None)
 
     def read(self, ids: Collection[str] | NDArray[np.str_], version: str | None) -> OnlineFactors:
         """The factors of some ids.
@@ -156,7 +217,9 @@ class OnlineRows:
             )
         plain = [str(one) for one in ids]
         columns = self._columns_of(plain)
-        if self.complete() != release:  # a writer finished meanwhile: these rows are of two worlds
+        again = self.complete()
+        if again is None or (again.version, again.at) != (release.version, release.at):
+            # A writer finished meanwhile: these rows are of two worlds.
             return self.read(ids, version)
         present = np.array([one == release.version for one in columns["version"]], dtype=np.bool_)
         stored = np.array([one is not None for one in columns["version"]], dtype=np.bool_)

@@ -2,7 +2,8 @@
 
 A view's folder holds one part per write, named by its time and its version. The names are the
 index: what is stored, and how new it is, is read from a listing, and no second record can disagree
-with the files. Each part is put in place whole, so Feast never reads a half.
+with the files. Each part is put in place whole, so Feast never reads a half. Songs that are added
+to a version later lie in parts of their own beside it (``TIME.added-VERSION.parquet``).
 """
 
 import json
@@ -29,7 +30,10 @@ from needledrop.errors import ArtifactBroken
 TIMESTAMPS = ("event_timestamp", "created_timestamp")
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
-_PART_NAME = re.compile(r"(?P<time>\d{8}T\d{12}Z)-(?P<version>[A-Za-z0-9._-]+)\.parquet")
+_PART_NAME = re.compile(
+    r"(?P<time>\d{8}T\d{12}Z)(?P<added>\.added)?-(?P<version>[A-Za-z0-9._-]+)\.parquet"
+)
+_MOST_ADDITIONS = 16
 _ROWS_PER_GROUP = 16_384
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -98,15 +102,23 @@ class Folder:
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """One write of one view: all rows carry its time and its version."""
+    """One write of one view: all rows carry its time and its version.
+
+    Attributes:
+        at: when its rows became true.
+        version: whose rows they are.
+        is_addition: whether it holds rows that were added to the version, and not all of them.
+    """
 
     at: datetime
     version: str
+    is_addition: bool = False
 
     @property
     def name(self) -> str:
         """The name of its file, which :meth:`named` reads."""
-        return f"{self.at.astimezone(UTC).strftime(_TIME_FORMAT)}-{self.version}.parquet"
+        added = ".added" if self.is_addition else ""
+        return f"{self.at.astimezone(UTC).strftime(_TIME_FORMAT)}{added}-{self.version}.parquet"
 
     @classmethod
     def named(cls, name: str) -> "Part | None":
@@ -115,7 +127,7 @@ class Part:
         if match is None:
             return None
         time = datetime.strptime(match["time"], _TIME_FORMAT).replace(tzinfo=UTC)
-        return cls(time, match["version"])
+        return cls(time, match["version"], match["added"] is not None)
 
 
 class Parts:
@@ -165,9 +177,49 @@ class Parts:
         with self._folder.written_whole(part.name) as temporary:
             pq.write_table(table, temporary, row_group_size=_ROWS_PER_GROUP, use_dictionary=texts)
 
+    def add(self, part: Part, features: pa.Table) -> None:
+        """Write a part of rows that are added to a version.
+
+        Many small parts would make every query slow, so they are joined to one now and then. Who is
+        killed in between leaves rows twice, which :meth:`read_version` takes once.
+        """
+        earlier = [one for one in self.listing() if one.is_addition and one.version == part.version]
+        joined = earlier if len(earlier) >= _MOST_ADDITIONS else []
+        self.write(part, pa.concat_tables([*map(self.read, joined), features]))
+        for one in joined:
+            self._folder.remove(one.name)
+
+    def read_version(self, version: str, key: str) -> pa.Table | None:
+        """All rows of a version, each key once; None where the version isn't stored as a whole.
+
+        Args:
+            version: whose newest whole part counts; what was added stands behind it.
+            key: the name of the key column.
+        """
+        stored = [part for part in self.listing() if part.version == version]
+        whole = [part for part in stored if not part.is_addition]
+        additions = [part for part in stored if part.is_addition]
+        if not whole:
+            return None
+        table = pa.concat_tables([self.read(part) for part in (whole[-1], *additions)])
+        if not additions:
+            return table
+        rows: dict[str, int] = {}
+        for row, one in enumerate(table[key].to_pylist()):
+            rows.setdefault(one, row)
+        return table.take(list(rows.values()))
+
     def forget_oldest(self, n_kept: int) -> list[Part]:
-        """Remove all but the newest parts; return the removed ones."""
-        removed = self.listing()[:-n_kept]
+        """Remove all but the newest whole parts, and what was added to versions that are gone."""
+        stored = self.listing()
+        whole = [part for part in stored if not part.is_addition]
+        kept = whole[-n_kept:]
+        versions = {part.version for part in kept}
+        removed = [
+            part
+            for part in stored
+            if (part.version not in versions if part.is_addition else part not in kept)
+        ]
         for part in removed:
             self._folder.remove(part.name)
         return removed

@@ -10,7 +10,7 @@ Letters in shapes: U users, I songs, n rows asked for, k factors, d audio words.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +138,64 @@ class FactorStore:
         columns = {"source": checked_column(sources, len(song_ids), "source", SOURCES)}
         self._write("song_factors", song_ids, ("factors", factors), columns, version, at, online)
 
+    def add_song_factors(
+        self,
+        song_ids: Ids,
+        factors: NDArray[np.float32],
+        *,
+        sources: Sequence[FactorSource] | NDArray[np.str_],
+        version: str,
+        at: datetime,
+    ) -> NDArray[np.str_]:
+        """Add songs to the published version, online and offline; what it has stays as it is.
+
+        Each song is seen whole or not at all, as soon as it is written. A write that was stopped is
+        finished by the same call, and of two at once the second adds what is left.
+
+        Args:
+            song_ids: (n,) ids, each once.
+            factors: (n, k) float32, finite.
+            sources: (n,) "usage" or "audio".
+            version: the version that must be the published one.
+            at: when they became true, with a time zone. Where something newer is stored already,
+                they count from just after it: what is added is older than nothing.
+
+        Returns:
+            (n',) the ids that were added, in the order given.
+
+        Raises:
+            FactorsRejected: a check failed, or another version is published; nothing was written.
+            ArtifactBroken: nothing is published, the disk is full, or the store is held.
+        """
+        view, key = "song_factors", _KEYS["song_factors"]
+        part = checked_part(version, at)
+        plain = checked_ids(song_ids, key)
+        source = checked_column(sources, len(plain), "source", SOURCES)
+        values = checked_vectors(factors, len(plain), f"{view}.factors")
+        online = self._online[view]
+        with (
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds) as confirm,
+        ):
+            release = online.published(version)
+            check_vector_length(values.shape[1], release.vector_length, version, f"{view} online")
+            missing = np.flatnonzero(~online.read(plain, version).present)
+            if not len(missing):
+                return np.array([], dtype=np.str_)
+            stored = self._parts[view].listing()
+            newest = max(one.at for one in (release.part, *stored))
+            moment = max(part.at, newest + timedelta(microseconds=1))
+            addition = Part(moment, version, is_addition=True)
+            ids = [plain[row] for row in missing]
+            columns = {"source": [source[row] for row in missing]}
+            table = pa.table(
+                {key: pa.array(ids, pa.string()), "factors": vector_column(values[missing])}
+                | {name: pa.array(column, pa.string()) for name, column in columns.items()}
+            )
+            self._parts[view].add(addition, table)
+            online.add(addition, ids, values[missing], columns, confirm)
+        return np.array(ids, dtype=np.str_)
+
     def write_song_audio_features(
         self,
         song_ids: Ids,
@@ -172,7 +230,7 @@ class FactorStore:
         self._write("song_audio_features", song_ids, vectors, columns, version, at, False)
 
     def publish_again(self, version: str, *, at: datetime) -> None:
-        """Bring a version that was published before back online, from the offline store.
+        """Bring a version that was published before back online, with what was added to it.
 
         Args:
             version: fingerprint of the bundle.
@@ -184,13 +242,12 @@ class FactorStore:
         """
         for view, key in (("user_factors", "user_id"), ("song_factors", "song_id")):
             with failures_explained(self._name):
-                stored = [part for part in self._parts[view].listing() if part.version == version]
-                if not stored:
+                table = self._parts[view].read_version(version, key)
+                if table is None:
                     raise ArtifactBroken(
                         f"expected {view} of version {version[:16]} in the offline store "
                         f"{self._name}, found none; run the pipeline that trained it again"
                     )
-                table = self._parts[view].read(stored[-1])
             factors = np.stack(table["factors"].to_numpy()).astype(np.float32)
             ids = table[key].to_pylist()
             if view == "user_factors":
@@ -252,6 +309,24 @@ class FactorStore:
         """The published factors of some users; the same promises as for songs."""
         with failures_explained(self._name):
             return self._online["user_factors"].read(user_ids, version)
+
+    def published_songs(self, song_ids: Ids, *, version: str) -> NDArray[np.bool_]:
+        """Tell which songs have factors in the published version.
+
+        Args:
+            song_ids: (n,) ids.
+            version: the version that must be the published one.
+
+        Returns:
+            (n,) bool.
+
+        Raises:
+            FactorsRejected: another version is published.
+            ArtifactBroken: nothing is published, or the store is damaged.
+        """
+        with failures_explained(self._name):
+            self._online["song_factors"].published(version)
+            return self._online["song_factors"].read(song_ids, version).present
 
     def online_release(self, view: FactorView) -> OnlineRelease | None:
         """The release of a view that is wholly in the online store; None before the first."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.errors import ConfigRejected, InputError, NeedledropError
+from pipelines.known import NAMES, pipeline_named
 from pipelines.submitting.options import add_commands as add_cluster_commands
 
-PROMOTED, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
+DONE, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
 _EXAMPLES = """\
 examples:
@@ -17,12 +18,14 @@ examples:
   python -m pipelines run train --data ~/music --out runs/mine --set split_kind=artist
   python -m pipelines run train --data ~/music --out runs/mine --config my.yaml --set n_epochs=80
   python -m pipelines run train --data ~/music --out runs/mine --runner docker
+  python -m pipelines run score-new-songs --data ~/music --out runs/mine
   python -m pipelines parameters train
   python -m pipelines compile
   python -m pipelines rollback --out runs/mine
   python -m pipelines rollback --cluster --namespace music --registry URI --store URI
 
-exit status of run: 0 promoted, 3 not promoted, 1 failed, 2 usage
+exit status of run train: 0 promoted, 3 not promoted, 1 failed, 2 usage
+exit status of run score-new-songs: 0 done, 1 failed, 2 usage
 """
 
 
@@ -62,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("pipeline", choices=["train"])
+    run.add_argument("pipeline", choices=NAMES)
     run.add_argument(
         "--data", type=Path, metavar="DIR", help="folder with plays, tracks and audio/"
     )
@@ -85,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_cluster_commands(commands)
 
     listing = commands.add_parser("parameters", help="list a pipeline's parameters")
-    listing.add_argument("pipeline", choices=["train"])
+    listing.add_argument("pipeline", choices=NAMES)
     listing.set_defaults(command=_list_parameters)
 
     compiling = commands.add_parser("compile", help="write the pipelines' YAML for Kubeflow")
@@ -108,31 +111,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.data_folder import sources_in
+    from pipelines.data_folder import SOURCES, sources_in
     from pipelines.local_run import run_locally
     from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
-    from pipelines.train import train_pipeline
 
-    known = _settable(parameters_of(train_pipeline))
+    pipeline = pipeline_named(options.pipeline)
+    known = _settable(parameters_of(pipeline))
     values = read_config(options.config) if options.config else {}
     values |= parsed_settings(options.set, known)
     values = checked(values, known)
+    sources = [name for name in SOURCES if name in known]
     if options.data:
-        values = {**sources_in(options.data), **values}
-    if missing := [name for name in ("plays", "tracks", "audio") if not values.get(name)]:
+        values = {**sources_in(options.data, sources), **values}
+    if missing := [name for name in sources if not values.get(name)]:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 
     _check_writable(options.out)
     _check_places(values)
-    print(f"needledrop-train: {options.data or values['plays']} -> {options.out}")
-    run = run_locally(train_pipeline, values, options.out, in_containers=options.runner == "docker")
+    print(f"{pipeline.name}: {options.data or values[sources[0]]} -> {options.out}")
+    run = run_locally(pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
+    outcome = "promoted" if promoted else "not promoted"
+    if options.pipeline != "train":
+        outcome = "done"
     in_steps = sum(run.step_seconds.values())
     print(
-        f"\n{'promoted' if promoted else 'not promoted'} after {run.seconds:.0f} s "
-        f"({in_steps:.0f} s of them in the steps); reports in {options.out / 'report'}"
+        f"\n{outcome} after {run.seconds:.0f} s ({in_steps:.0f} s of them in the steps); "
+        f"reports in {options.out / 'report'}"
     )
-    return PROMOTED if promoted else NOT_PROMOTED
+    return NOT_PROMOTED if outcome == "not promoted" else DONE
 
 
 def _check_writable(out: Path) -> None:
@@ -166,11 +173,10 @@ def _settable(known: dict[str, Any]) -> dict[str, Any]:
     return {name: parameter for name, parameter in known.items() if name != "run_id"}
 
 
-def _list_parameters(_options: argparse.Namespace) -> int:
+def _list_parameters(options: argparse.Namespace) -> int:
     from pipelines.parameters import parameters_of
-    from pipelines.train import train_pipeline
 
-    for parameter in _settable(parameters_of(train_pipeline)).values():
+    for parameter in _settable(parameters_of(pipeline_named(options.pipeline))).values():
         default = "" if parameter.default is None else f" = {parameter.default}"
         print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {parameter.description}")
     return 0

@@ -5,18 +5,19 @@ from pathlib import Path
 
 from kfp import compiler
 
-from pipelines.train import train_pipeline
+from pipelines.known import NAMES, pipeline_named
 
 _FOLDER = Path(__file__).parent / "compiled"
-_PIPELINES = {"needledrop-train.yaml": train_pipeline}
 
 
 def compile_all(folder: Path = _FOLDER) -> list[Path]:
     """Write every pipeline's YAML; the same definition gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, pipeline in _PIPELINES.items():
-        compiler.Compiler().compile(pipeline, str(folder / name))
-    return [folder / name for name in _PIPELINES]
+    files = []
+    for pipeline in map(pipeline_named, NAMES):
+        files.append(folder / f"{pipeline.name}.yaml")
+        compiler.Compiler().compile(pipeline, str(files[-1]))
+    return files
 
 
 def stale_files() -> list[Path]:

@@ -1,5 +1,6 @@
 """Finds plays, tracks and audio in a folder that follows the data contract."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from needledrop.errors import InputError
@@ -14,21 +15,25 @@ _PLAYS = (
 _TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
 
 
-def sources_in(folder: Path) -> dict[str, str]:
-    """Return the parameters plays, tracks and audio for a data folder.
+SOURCES = ("plays", "tracks", "audio")
+
+
+def sources_in(folder: Path, wanted: Collection[str] = SOURCES) -> dict[str, str]:
+    """Return the parameters plays, tracks and audio, or those of them that are wanted.
 
     Raises:
-        InputError: the folder or one of the three is not there.
+        InputError: the folder or one of the wanted is not there.
     """
     if not folder.is_dir():
-        raise InputError(f"--data {folder}: expected a folder with plays, tracks and audio")
+        names = " and ".join(", ".join(one for one in SOURCES if one in wanted).rsplit(", ", 1))
+        raise InputError(f"--data {folder}: expected a folder with {names}")
     if not (folder / "audio").is_dir():
         raise InputError(f"--data {folder}: expected a folder of clips named audio in it")
-    return {
-        "plays": _first(folder, _PLAYS, "plays"),
-        "tracks": _first(folder, _TRACKS, "tracks"),
-        "audio": str((folder / "audio").resolve()),
-    }
+    sources = {"audio": str((folder / "audio").resolve())}
+    for what, names in (("plays", _PLAYS), ("tracks", _TRACKS)):
+        if what in wanted:
+            sources[what] = _first(folder, names, what)
+    return sources
 
 
 def _first(folder: Path, names: tuple[str, ...], what: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.deploy_predictor.config import DeployConfig
+from components.score_new_songs.config import ScoringConfig
 from components.train_encoder.request import LaunchConfig
 from components.validate_plays.limits import ValidationConfig
 from needledrop.audio.bag_of_words import BagOfWordsConfig
@@ -19,6 +20,7 @@ from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
+from pipelines.cluster_settings import GpuRequest
 
 DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "max_play_count": (PlaysConfig, "max_play_count"),
@@ -45,6 +47,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "log_gain": (FrontendConfig, "log_gain"),
     "window_seconds": (FrontendConfig, "window_seconds"),
     "max_clip_seconds": (DecodeLimits, "max_seconds"),
+    "max_rejected_clips_share": (ScoringConfig, "max_rejected_clips_share"),
     "n_processes": (ExtractionConfig, "n_processes"),
     "n_words": (BagOfWordsConfig, "n_words"),
     "n_epochs": (TrainingConfig, "n_epochs"),
@@ -61,6 +64,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "device": (TrainingConfig, "device"),
     "n_training_nodes": (LaunchConfig, "n_nodes"),
     "gpus_per_node": (LaunchConfig, "gpus_per_node"),
+    "n_gpus": (GpuRequest, "n_gpus"),
     "n_filters": (CnnConfig, "n_filters"),
     "pooling_frames": (CnnConfig, "pooling_frames"),
     "n_hidden": (CnnConfig, "n_hidden"),

@@ -10,6 +10,7 @@ Everything of a run lies in its folder::
     report/       the last run's pages, by name
 """
 
+import copy
 import fcntl
 import os
 import re
@@ -108,7 +109,8 @@ def run_locally(
                 warnings.simplefilter("ignore", RuntimeWarning)
                 warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
                 places = {name: str(out / name) for name in ("registry", "store", "workspace")}
-                pipeline(**{**places, **arguments, "run_id": run_id})
+                own = {"run_id": run_id} if "run_id" in pipeline.component_spec.inputs else {}
+                _without_retries(pipeline)(**{**places, **arguments, **own})
         except RuntimeError:
             raise RunFailed(terminal.failure(out / "run.log")) from None
         artifacts = next(path for path in root.iterdir() if path.name != "step_times")
@@ -129,6 +131,20 @@ def run_locally(
         {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
     )
     return run
+
+
+def _without_retries(pipeline: Any) -> Any:
+    """Return a copy whose steps fail at once: kfp's local runner waits and repeats, too.
+
+    What a cluster's pods may suffer doesn't befall them here, and a wrong input stays wrong.
+    """
+    once = copy.deepcopy(pipeline)
+    specification = once.pipeline_spec
+    dags = [specification.root.dag, *(one.dag for one in specification.components.values())]
+    for dag in dags:
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+    return once
 
 
 @contextmanager
@@ -169,6 +185,9 @@ def _collect_pages(run: LocalRun, target: Path) -> None:
             ("evaluate-encoder", "report", "evaluation.json"),
             ("decide-promotion", "verdict_report", "verdict.html"),
             ("decide-promotion", "verdict", "verdict.json"),
+            ("find-new-songs", "new_songs_summary", "new_songs.md"),
+            ("score-new-songs", "scoring_report", "new_songs.html"),
+            ("score-new-songs", "scored_songs/scored_songs.json", "new_songs.json"),
         ):
             if run.output(step, output).is_file():
                 shutil.copyfile(run.output(step, output), folder / name)

@@ -9,8 +9,11 @@ from components.extract_features.component import extract_features
 from components.factorize_plays.component import factorize_plays
 from components.publish_features.component import publish_features
 from components.split_songs.component import split_songs
+from components.survey_data.component import survey_data
 from components.train_encoder.component import train_encoder
 from components.validate_plays.component import validate_plays
+from pipelines.cluster_settings import apply_settings, request_gpus
+from pipelines.hear_catalogue import hear_catalogue
 
 
 @dsl.pipeline(name="needledrop-train")
@@ -50,6 +53,7 @@ def train_pipeline(
     max_rejected_clips_share: float = 0.1,
     n_words: int = 4000,
     n_processes: int = 0,
+    n_feature_shards: int = 0,
     n_epochs: int = 30,
     windows_per_song: int = 4,
     batch_size: int = 64,
@@ -71,6 +75,7 @@ def train_pipeline(
     device: str = "auto",
     n_training_nodes: int = 0,
     gpus_per_node: int = 1,
+    n_gpus: str = "0",
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
     margin_map: float = 0.0,
@@ -123,6 +128,8 @@ def train_pipeline(
         max_rejected_clips_share: share of unusable clips beyond which the run fails.
         n_words: K-means words of the bag-of-words baseline.
         n_processes: for feature extraction; 0 takes one for each core.
+        n_feature_shards: parts of the catalogue that are heard by pods of their own, at the same
+            time; 0 hears all in one.
         n_epochs: of training, at most.
         windows_per_song: random windows of each song in an epoch.
         batch_size: windows in a training step.
@@ -144,6 +151,7 @@ def train_pipeline(
         device: auto, cpu or cuda.
         n_training_nodes: machines of a Kubeflow TrainJob for the network; 0 trains in the step.
         gpus_per_node: of each of these machines; 0 trains on their CPUs.
+        n_gpus: for the network's training on a cluster, 0 or more, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         margin_map: the lower end of the interval of the gain in mAP@500 over the champion must be
@@ -158,9 +166,15 @@ def train_pipeline(
         predictor_image: of the predictor; empty for the ServingRuntime's own.
         deploy_timeout_seconds: for the canary to be ready, and again for the promoted version.
     """
+    surveyed = survey_data(
+        plays=plays, tracks=tracks, audio=audio, max_age_days=max_age_days
+    ).set_display_name("survey-data")
+    data_fingerprint = surveyed.outputs["Output"]
+
     validated = validate_plays(
         plays=plays,
         tracks=tracks,
+        data_fingerprint=data_fingerprint,
         max_play_count=max_play_count,
         max_rejected_share=max_rejected_share,
         max_orphan_share=max_orphan_share,
@@ -175,6 +189,7 @@ def train_pipeline(
         plays=accepted_plays,
         tracks=accepted_tracks,
         audio=audio,
+        data_fingerprint=data_fingerprint,
         split_kind=split_kind,
         validation_share=validation_share,
         test_share=test_share,
@@ -196,22 +211,31 @@ def train_pipeline(
     ).set_display_name("factorize-plays")
     factors = factorized.outputs["factors"]
 
-    extracted = extract_features(
-        tracks=accepted_tracks,
-        split=split,
-        audio=audio,
-        workspace=workspace,
-        sample_rate_hz=sample_rate_hz,
-        window_samples=window_samples,
-        hop_samples=hop_samples,
-        n_mels=n_mels,
-        log_gain=log_gain,
-        window_seconds=window_seconds,
-        max_clip_seconds=max_clip_seconds,
-        max_rejected_clips_share=max_rejected_clips_share,
-        n_words=n_words,
-        n_processes=n_processes,
-    ).set_display_name("extract-features")
+    hearing = {
+        "tracks": accepted_tracks,
+        "audio": audio,
+        "workspace": workspace,
+        "sample_rate_hz": sample_rate_hz,
+        "window_samples": window_samples,
+        "hop_samples": hop_samples,
+        "n_mels": n_mels,
+        "log_gain": log_gain,
+        "window_seconds": window_seconds,
+        "max_clip_seconds": max_clip_seconds,
+        "n_processes": n_processes,
+    }
+    heard = hear_catalogue(n_feature_shards=n_feature_shards, **hearing)
+    extracted = (
+        extract_features(
+            split=split,
+            data_fingerprint=data_fingerprint,
+            max_rejected_clips_share=max_rejected_clips_share,
+            n_words=n_words,
+            **hearing,
+        )
+        .after(heard)
+        .set_display_name("extract-features")
+    )
     features = extracted.outputs["features"]
 
     publishing = publish_features(factors=factors, features=features, store=store).set_display_name(
@@ -251,8 +275,8 @@ def train_pipeline(
             gpus_per_node=gpus_per_node,
         ).set_display_name(f"train-encoder-{encoder}")
 
-    baseline = trained("linear").outputs["bundle"]
-    candidate = trained("cnn").outputs["bundle"]
+    linear, network = trained("linear"), trained("cnn")
+    baseline, candidate = linear.outputs["bundle"], network.outputs["bundle"]
 
     evaluated = evaluate_encoder(
         candidate=candidate,
@@ -266,7 +290,6 @@ def train_pipeline(
         n_resamples=n_resamples,
         evaluation_seed=evaluation_seed,
     ).set_display_name("evaluate-encoder")
-    evaluated.set_caching_options(False)  # the champion may have changed since
 
     decided = decide_promotion(
         candidate=candidate,
@@ -278,10 +301,9 @@ def train_pipeline(
         auc_tolerance=auc_tolerance,
         min_users=min_users,
     ).set_display_name("decide-promotion")
-    decided.set_caching_options(False)
 
     with dsl.If(decided.outputs["Output"] == True, name="promoted"):  # noqa: E712
-        deploy_predictor(
+        deployed = deploy_predictor(
             candidate=candidate,
             verdict=decided.outputs["verdict"],
             factors=factors,
@@ -296,4 +318,10 @@ def train_pipeline(
             canary_share=canary_share,
             predictor_image=predictor_image,
             deploy_timeout_seconds=deploy_timeout_seconds,
-        ).set_display_name("deploy-predictor").set_caching_options(False)
+        ).set_display_name("deploy-predictor")
+
+    apply_settings(
+        surveyed, validated, splitting, factorized, extracted, publishing, linear, network
+    )
+    apply_settings(evaluated, decided, deployed)
+    request_gpus(network, n_gpus)

@@ -10,6 +10,7 @@ def extract_features(
     tracks: Input[Dataset],
     split: Input[Dataset],
     audio: str,
+    data_fingerprint: str,  # noqa: ARG001  (an input of Kubeflow's cache)
     workspace: str,
     sample_rate_hz: int,
     window_samples: int,
@@ -31,6 +32,7 @@ def extract_features(
         tracks: accepted tracks.
         split: the words are fitted on the training songs' sound alone.
         audio: folder or s3:// URI of clips named after track ids.
+        data_fingerprint: of the data, for Kubeflow's cache to tell it from other data.
         workspace: folder or s3:// URI where finished shards stay, so that a stopped run goes on.
         sample_rate_hz: of the decoded sound.
         window_samples: of the short-time Fourier transform.

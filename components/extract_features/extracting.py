@@ -1,14 +1,12 @@
 """Extracts a catalogue's features into the workspace and fits the bag of words."""
 
-import csv
-from collections import Counter
 from pathlib import Path
 
 from components.journal import Journal
-from needledrop.artifacts import whole_file
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
 from needledrop.audio.clips import find_clips
 from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.rejected_clips import add_rejected_clips, write_rejected_clips
 from needledrop.errors import InputError
 from needledrop.page import Page
 from needledrop.plays.split import Split
@@ -44,7 +42,7 @@ def extract(
             config,
             on_clips=lambda n_done, _n_clips: advance(n_done, ""),
         )
-    _write_rejected(store, out / REJECTED)
+    write_rejected_clips(store.rejected, out / REJECTED)
     _page(store, len(clips), config).save(report)
     journal.record({"n_clips": len(clips), "n_rejected_clips": len(store.rejected)})
     journal.say(f"{len(store.song_ids)} clips heard, {len(store.rejected)} rejected")
@@ -59,14 +57,6 @@ def extract(
     BagOfWords.fit(store, Split.load(split_path).train.tolist(), words).save(out / BAG_OF_WORDS)
 
 
-def _write_rejected(store: FeatureStore, path: Path) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["song_id", "file", "kind", "reason"])
-        for clip in store.rejected:
-            table.writerow([clip.song_id, clip.file, clip.kind, clip.reason])
-
-
 def _page(store: FeatureStore, n_clips: int, config: ExtractionConfig) -> Page:
     frontend = config.frontend
     page = Page(
@@ -78,12 +68,5 @@ def _page(store: FeatureStore, n_clips: int, config: ExtractionConfig) -> Page:
         f"{frontend.hop_samples}, {frontend.n_mels} mel bands; the network hears "
         f"{frontend.window_frames} frames ({frontend.window_seconds:g} s) at once."
     )
-    if store.rejected:
-        page.heading("Rejected clips")
-        counts = Counter(clip.kind for clip in store.rejected)
-        page.table(["reason", "clips"], counts.most_common())
-        page.table(
-            ["song", "file", "why"],
-            [[clip.song_id, clip.file, clip.reason] for clip in store.rejected[:200]],
-        )
+    add_rejected_clips(store.rejected, page)
     return page

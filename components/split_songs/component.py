@@ -10,6 +10,7 @@ def split_songs(
     plays: Input[Dataset],
     tracks: Input[Dataset],
     audio: str,
+    data_fingerprint: str,  # noqa: ARG001  (an input of Kubeflow's cache)
     split_kind: str,
     validation_share: float,
     test_share: float,
@@ -23,6 +24,7 @@ def split_songs(
         plays: accepted plays.
         tracks: accepted tracks; artist_id is needed for artist-disjoint splits.
         audio: folder or s3:// URI of clips named after track ids.
+        data_fingerprint: of the data, for Kubeflow's cache to tell it from other data.
         split_kind: random, or artist for artist-disjoint.
         validation_share: share of the songs that stop the training.
         test_share: share of the songs that nothing but the evaluation looks at.

@@ -9,6 +9,7 @@ from components.step import step
 def validate_plays(
     plays: str,
     tracks: str,
+    data_fingerprint: str,  # noqa: ARG001  (an input of Kubeflow's cache)
     max_play_count: int,
     max_rejected_share: float,
     max_orphan_share: float,
@@ -26,6 +27,7 @@ def validate_plays(
     Args:
         plays: a file, a glob or a URI of triplets or Parquet.
         tracks: CSV or Parquet.
+        data_fingerprint: of the data, for Kubeflow's cache to tell it from other data.
         max_play_count: plays of a pair above it are broken rows.
         max_rejected_share: share of broken rows beyond which the run fails.
         max_orphan_share: share of played songs that the tracks lack, beyond which it warns.

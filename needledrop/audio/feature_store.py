@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from needledrop.artifacts import fingerprint_of_json, read_json, write_json
+from needledrop.artifacts import fingerprint_of_bytes, fingerprint_of_json, read_json, write_json
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.audio.rejected_clips import RejectedClip
 from needledrop.errors import ArtifactBroken, ClipRejected, ConfigRejected, ShapeMismatch
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import is_remote, place_and_name, place_at, read_location
@@ -60,16 +61,6 @@ class ExtractionConfig:
             raise ConfigRejected(
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
             )
-
-
-@dataclass(frozen=True)
-class RejectedClip:
-    """A clip that could not be used, and why."""
-
-    song_id: str
-    file: str
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -203,6 +194,7 @@ def extract_features(
     config: ExtractionConfig | None = None,
     *,
     on_clips: Callable[[int, int], None] | None = None,
+    is_alone: bool = True,
 ) -> FeatureStore:
     """Make the features of all clips, in several processes, and write the manifest.
 
@@ -214,6 +206,8 @@ def extract_features(
         manifest: a path or a URI; written last, when every clip has features or a reason.
         config: front end, limits, shard size, processes.
         on_clips: called with (clips done, clips in all) at the start and after each shard.
+        is_alone: whether nobody else writes into ``shards_folder`` now; what killed writers left
+            there is removed then.
 
     Raises:
         ConfigRejected: through the configuration.
@@ -222,25 +216,19 @@ def extract_features(
     """
     config = config or ExtractionConfig()
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
-    place.clear_leftovers()
+    if is_alone:
+        place.clear_leftovers()
     files = {
         song_id: stored_file(clip) if isinstance(clip, Path) else clip
         for song_id, clip in sorted(clips.items())
     }
     identities = {song_id: _identity(file, config) for song_id, file in files.items()}
     shards, covered = _existing_shards(place, identities)
-    missing = [song_id for song_id in identities if song_id not in covered]
-    if on_clips:
-        on_clips(len(covered), len(clips))
-    jobs = [
-        {
-            song_id: files[song_id].location
-            for song_id in missing[start : start + config.clips_per_shard]
-        }
-        for start in range(0, len(missing), config.clips_per_shard)
-    ]
+    missing = {song_id: files[song_id] for song_id in identities if song_id not in covered}
     n_done = len(covered)
-    for shard, n_clips in _written_shards(jobs, identities, place.uri, config):
+    if on_clips:
+        on_clips(n_done, len(clips))
+    for shard, n_clips in _written_shards(missing, identities, place.uri, config):
         shards.append(shard)
         n_done += n_clips
         if on_clips:
@@ -256,6 +244,56 @@ def extract_features(
     with manifest_place.new_file(name) as temporary:
         write_json(temporary, about)
     return FeatureStore.open(manifest)
+
+
+def extract_part(
+    clips: Mapping[str, StoredFile],
+    shards_folder: str | Path,
+    config: ExtractionConfig,
+    *,
+    part: int,
+    n_parts: int,
+    on_clips: Callable[[int, int], None] | None = None,
+) -> int:
+    """Make the features of one part of a catalogue, beside others who make the other parts.
+
+    A song's part is a hash of its id, so that nobody needs to know what the others have finished;
+    :func:`extract_features` then finds all shards and writes the manifest.
+
+    Args:
+        clips: song_id -> its file, of the whole catalogue.
+        shards_folder: a path or a URI; the same for all parts.
+        config: front end, limits, shard size, processes.
+        part: 0 to n_parts - 1.
+        n_parts: how many parts there are.
+        on_clips: called with (clips done, clips to do) at the start and after each shard.
+
+    Returns:
+        How many clips were heard; those that have a shard already were not.
+
+    Raises:
+        OSError, StoreUnreachable: as :func:`extract_features`.
+    """
+    place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
+    identities = {song_id: _identity(file, config) for song_id, file in sorted(clips.items())}
+    _, covered = _existing_shards(place, identities)
+    missing = {
+        song_id: clips[song_id]
+        for song_id in identities
+        if song_id not in covered and _part_of(song_id, n_parts) == part
+    }
+    n_done = 0
+    if on_clips:
+        on_clips(n_done, len(missing))
+    for _, n_clips in _written_shards(missing, identities, place.uri, config):
+        n_done += n_clips
+        if on_clips:
+            on_clips(n_done, len(missing))
+    return n_done
+
+
+def _part_of(song_id: str, n_parts: int) -> int:
+    return int(fingerprint_of_bytes(song_id.encode())[:8], 16) % n_parts
 
 
 def _identity(file: StoredFile, config: ExtractionConfig) -> str:
@@ -292,12 +330,20 @@ def _existing_shards(
 
 
 def _written_shards(
-    jobs: list[dict[str, str]],
+    missing: Mapping[str, StoredFile],
     identities: Mapping[str, str],
     folder: str,
     config: ExtractionConfig,
 ) -> Iterator[tuple[str, int]]:
     """Yield each shard's name and number of clips as it is finished."""
+    song_ids = list(missing)
+    jobs = [
+        {
+            song_id: missing[song_id].location
+            for song_id in song_ids[start : start + config.clips_per_shard]
+        }
+        for start in range(0, len(song_ids), config.clips_per_shard)
+    ]
     if not jobs:
         return
     n_processes = min(config.n_processes or os.cpu_count() or 1, len(jobs))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.errors import ConfigRejected
+from pipelines.known import NAMES, pipeline_named
 
 _EXAMPLES = """\
 examples:
@@ -21,7 +22,8 @@ examples:
 the token: --token-file, else the variable NEEDLEDROP_KFP_TOKEN, else the service account's token
 that Kubernetes mounts into a pod for Kubeflow Pipelines, else none
 
-exit status of submit --wait: 0 promoted, 3 not promoted, 1 failed or cancelled, 2 usage
+exit status of submit train --wait: 0 promoted, 3 not promoted, 1 failed or cancelled, 2 usage
+exit status of submit score-new-songs --wait: 0 done, 1 failed or cancelled, 2 usage
 """
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -64,7 +66,7 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pipeline", choices=["train"])
+    parser.add_argument("pipeline", choices=NAMES)
     connection = parser.add_argument_group("the cluster")
     connection.add_argument("--host", metavar="URL", required=True, help="of the pipelines' API")
     connection.add_argument("--namespace", default="", help="of your profile, on a shared cluster")
@@ -109,6 +111,7 @@ def _submit(options: argparse.Namespace) -> int:
     from pipelines.submitting.submit import submit
 
     return submit(
+        pipeline_named(options.pipeline),
         connection_from(options),
         parameters_from(options),
         experiment=options.experiment,
@@ -134,6 +137,7 @@ def _schedule(options: argparse.Namespace) -> int:
     if not options.cron:
         raise ConfigRejected('expected --cron "0 3 * * 1", or --remove, or --list')
     return schedule(
+        pipeline_named(options.pipeline),
         options.name,
         six_fields(options.cron),
         parameters_from(options),
@@ -151,11 +155,10 @@ def parameters_from(options: argparse.Namespace) -> dict[str, Any]:
         ConfigRejected: as for a run on this machine; or one without a default is missing.
     """
     from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
-    from pipelines.train import train_pipeline
 
     known = {
         name: parameter
-        for name, parameter in parameters_of(train_pipeline).items()
+        for name, parameter in parameters_of(pipeline_named(options.pipeline)).items()
         if name != "run_id"  # is Kubeflow's own
     }
     values = read_config(options.config) if options.config else {}

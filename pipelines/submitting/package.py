@@ -13,7 +13,7 @@ from kfp import compiler
 from needledrop.artifacts import fingerprint_of_file
 from pipelines.submitting.revision import revision_of_code
 
-DEPLOY = "deploy-predictor"
+DEPLOY, GATE = "deploy-predictor", "decide-promotion"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Makes, changes, shows and removes the schedules of needledrop-train."""
+"""Makes, changes, shows and removes the schedules of pipelines."""
 
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from pipelines.submitting.versions import name_of_version
 
 
 def schedule(
+    pipeline: Any,
     name: str,
     cron: str,
     parameters: Mapping[str, Any],
@@ -25,7 +26,7 @@ def schedule(
 ) -> int:
     """Upload this version, and have it run at these times under this name."""
     with tempfile.TemporaryDirectory() as folder:
-        _, version = prepare(connection, Path(folder), allow_dirty=allow_dirty)
+        _, version = prepare(pipeline, connection, Path(folder), allow_dirty=allow_dirty)
     wanted = Schedule(
         name=name,
         cron=cron,

@@ -1,4 +1,4 @@
-"""Submits needledrop-train to a cluster, and says what came of it."""
+"""Submits a pipeline to a cluster, and says what came of it."""
 
 import tempfile
 from collections.abc import Mapping
@@ -9,15 +9,13 @@ from needledrop.artifacts import whole_file
 from needledrop.errors import ConfigRejected, NeedledropError
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.following import RunTimedOut, follow, stoppable
-from pipelines.submitting.package import Package, package_pipeline
+from pipelines.submitting.package import DEPLOY, GATE, Package, package_pipeline
 from pipelines.submitting.runs import find_or_make_experiment, start_run
 from pipelines.submitting.steps import failure_of, is_promoted, said_by, steps_of
 from pipelines.submitting.summary import Outcome, markdown_from_outcome
 from pipelines.submitting.versions import Version, upload
-from pipelines.train import train_pipeline
 
-_PROMOTED, _FAILED, _NOT_PROMOTED = 0, 1, 3
-_GATE = "decide-promotion"
+_DONE, _FAILED, _NOT_PROMOTED = 0, 1, 3
 
 
 class OutcomeUnreadable(NeedledropError):
@@ -25,6 +23,7 @@ class OutcomeUnreadable(NeedledropError):
 
 
 def submit(
+    pipeline: Any,
     connection: Connection,
     parameters: Mapping[str, Any],
     *,
@@ -44,7 +43,7 @@ def submit(
     if summary:
         _check_writable(summary)
     with tempfile.TemporaryDirectory() as folder, stoppable():
-        package, version = prepare(connection, Path(folder), allow_dirty=allow_dirty)
+        package, version = prepare(pipeline, connection, Path(folder), allow_dirty=allow_dirty)
         run = start_run(
             version,
             parameters,
@@ -58,14 +57,16 @@ def submit(
 
         def conclude(title: str, sentence: str, ended: Any = None, verdict: Any = ()) -> None:
             steps = steps_of(ended, package) if ended else []
-            outcome = Outcome(title, sentence, run.display_name, url, version.name, steps, verdict)
+            outcome = Outcome(
+                package.name, title, sentence, run.display_name, url, version.name, steps, verdict
+            )
             if summary:
                 with whole_file(summary) as path:
                     path.write_text(markdown_from_outcome(outcome), encoding="utf-8")
 
         conclude("started", "its page shows how it goes on")
         if not wait:
-            return _PROMOTED
+            return _DONE
         try:
             ended = follow(
                 run.run_id,
@@ -87,9 +88,11 @@ def submit(
         return _conclude(ended, package, connection, conclude)
 
 
-def prepare(connection: Connection, folder: Path, *, allow_dirty: bool) -> tuple[Package, Version]:
+def prepare(
+    pipeline: Any, connection: Connection, folder: Path, *, allow_dirty: bool
+) -> tuple[Package, Version]:
     """Compile and upload, and say which version it is."""
-    package = package_pipeline(train_pipeline, folder, allow_dirty=allow_dirty)
+    package = package_pipeline(pipeline, folder, allow_dirty=allow_dirty)
     connection.open()
     version = upload(package, connection)
     state = "uploaded" if version.is_new else "there already"
@@ -107,6 +110,10 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
     if ended.state != "SUCCEEDED":
         conclude(ended.state.lower(), "somebody ended it on the cluster", ended)
         raise ClusterRunFailed(f"the run was {ended.state.lower()} on the cluster; see {url}")
+    if DEPLOY not in package.step_names.values():  # a pipeline that has nothing to promote
+        conclude("done", "", ended)
+        _say(f"\ndone; reports in {url}")
+        return _DONE
     promoted = is_promoted(ended, package)
     if promoted is None:
         sentence = (
@@ -115,13 +122,13 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
         )
         conclude("unknown", sentence, ended)
         raise OutcomeUnreadable(sentence)
-    verdict = said_by(_GATE, ended, package, connection)
+    verdict = said_by(GATE, ended, package, connection)
     title = "promoted" if promoted else "not promoted"
     conclude(title, "", ended, verdict)
     for line in verdict:
         _say(f"  {line}")
     _say(f"\n{title}; reports in {url}")
-    return _PROMOTED if promoted else _NOT_PROMOTED
+    return _DONE if promoted else _NOT_PROMOTED
 
 
 class ClusterRunFailed(NeedledropError):

@@ -11,7 +11,8 @@ class Outcome:
     """What came of a run.
 
     Attributes:
-        title: promoted, not promoted, failed, cancelled, started.
+        pipeline: its name.
+        title: done, promoted, not promoted, failed, cancelled, started.
         sentence: why, or what next; may be empty.
         run: its name.
         url: of its page.
@@ -20,6 +21,7 @@ class Outcome:
         verdict: the gate's lines; empty where they couldn't be read.
     """
 
+    pipeline: str
     title: str
     sentence: str
     run: str
@@ -31,7 +33,7 @@ class Outcome:
 
 def markdown_from_outcome(outcome: Outcome) -> str:
     """Write the outcome as Markdown, with a table of the steps."""
-    lines = [f"## needledrop-train: {outcome.title}", ""]
+    lines = [f"## {outcome.pipeline}: {outcome.title}", ""]
     if outcome.sentence:
         lines += [_plain(outcome.sentence), ""]
     lines += [f"- run: [{_plain(outcome.run)}]({outcome.url})", f"- version: `{outcome.version}`"]

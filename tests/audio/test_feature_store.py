@@ -13,9 +13,15 @@ import pytest
 
 from needledrop.audio.clips import find_clips
 from needledrop.audio.decode import decode_clip
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.feature_store import (
+    ExtractionConfig,
+    FeatureStore,
+    extract_features,
+    extract_part,
+)
 from needledrop.audio.frontend import Frontend, FrontendConfig
 from needledrop.errors import ArtifactBroken, InputError, ShapeMismatch
+from needledrop.storage.folder import stored_file
 from tests.audio.conftest import chord, encode
 
 RATE = 22_050
@@ -49,6 +55,38 @@ def test_features_are_the_front_ends_own_bits(tmp_path, clips):
         start, stop = map(int, frames.split(":"))
         raw = np.load(tmp_path / "shards" / shard / "log_mel.npy")[start:stop]
         np.testing.assert_array_equal(raw, expected.log_mel)
+
+
+def test_parts_that_others_hear_are_found_and_give_the_same_features(tmp_path, clips):
+    files = {song_id: stored_file(path) for song_id, path in clips.items()}
+    whole = extract_features(files, tmp_path / "one", tmp_path / "one.json", CONFIG)
+    shards = tmp_path / "shards"
+    heard = [extract_part(files, shards, CONFIG, part=part, n_parts=3) for part in range(3)]
+    assert sum(heard) == len(clips)
+    assert max(heard) < len(clips)
+    before = shard_times(shards)
+    # A part that is evicted and repeated finds what is finished.
+    assert [extract_part(files, shards, CONFIG, part=part, n_parts=3) for part in range(3)] == [
+        0
+    ] * 3
+    progress = []
+    store = extract_features(
+        files, shards, tmp_path / "features.json", CONFIG, on_clips=lambda *n: progress.append(n)
+    )
+    assert progress == [(5, 5)]
+    assert shard_times(shards) == before
+    for song_id in clips:
+        np.testing.assert_array_equal(store[song_id].log_mel, whole[song_id].log_mel)
+        np.testing.assert_array_equal(store[song_id].mfcc, whole[song_id].mfcc)
+
+
+def test_who_is_not_alone_leaves_what_others_are_writing(tmp_path, clips):
+    others = tmp_path / "shards" / ".shard-0.part-1-0"
+    others.mkdir(parents=True)
+    extract_features(clips, tmp_path / "shards", tmp_path / "a.json", CONFIG, is_alone=False)
+    assert others.exists()
+    extract_features(clips, tmp_path / "shards", tmp_path / "b.json", CONFIG)
+    assert not others.exists()
 
 
 def test_finished_shards_are_not_redone_and_missing_ones_are(tmp_path, clips):

@@ -38,15 +38,20 @@ def n_statements(body: list[ast.stmt]) -> int:
     return n
 
 
-def test_there_are_the_nine_steps():
+def test_there_are_these_steps():
     assert STEPS == [
         "decide_promotion",
         "deploy_predictor",
         "evaluate_encoder",
         "extract_features",
         "factorize_plays",
+        "find_new_songs",
+        "hear_shard",
+        "plan_shards",
         "publish_features",
+        "score_new_songs",
         "split_songs",
+        "survey_data",
         "train_encoder",
         "validate_plays",
     ]

@@ -133,7 +133,7 @@ def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
     assert stale_files() == []
     first = compile_all(tmp_path / "a")[0].read_bytes()
     assert first == compile_all(tmp_path / "b")[0].read_bytes()
-    document = yaml.safe_load(first)
+    document, _settings = yaml.safe_load_all(first)
     inputs = document["root"]["inputDefinitions"]["parameters"]
     assert inputs["n_factors"]["defaultValue"] == 50.0
     assert "latent factors" in inputs["n_factors"]["description"]

@@ -80,6 +80,26 @@ def test_a_run_that_does_not_promote_exits_with_3(server, submit, outcome, tmp_p
     assert (tmp_path / "s.md").read_text().startswith("## needledrop-train: not promoted\n")
 
 
+def test_a_pipeline_that_promotes_nothing_is_done_when_it_ends(server, capsys, tmp_path):
+    server.outcome = "done"
+    uris = [one for one in SETS if "plays=" not in one]
+    cluster = ("--host", server.url, "--namespace", "music", "--allow-dirty", "--poll", "0.02s")
+    words = ("submit", "score-new-songs", *cluster, *uris, "--wait")
+    assert main([*words, f"--summary={tmp_path / 's.md'}"]) == 0
+    out = capsys.readouterr().out
+    assert "needledrop-score-new-songs " in out
+    assert "score-new-songs: succeeded" in out
+    assert "\ndone; reports in" in out
+    assert (tmp_path / "s.md").read_text().startswith("## needledrop-score-new-songs: done\n")
+    assert only(server.runs)["runtime_config"]["parameters"] == {
+        name: uri for name, uri in URIS.items() if name != "plays"
+    }
+    server.outcome = "failed"
+    assert main([*words]) == 1
+    assert main(["submit", "score-new-songs", *cluster, "--set=plays=x"]) == 2
+    assert "unknown parameter 'plays'" in capsys.readouterr().err
+
+
 def test_without_waiting_the_run_is_only_started(server, submit):
     status, out, _ = submit()
     assert (status, len(server.runs)) == (0, 1)

@@ -1,0 +1,208 @@
+"""Songs that appeared since the champion was promoted get factors from it, once."""
+
+import csv
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.find_new_songs.finding import find
+from components.journal import Journal
+from components.score_new_songs.config import ScoringConfig
+from components.score_new_songs.scoring import score as score_found
+from feature_repo.new_songs import add_songs
+from feature_repo.store import FactorStore
+from needledrop.encoders.bundle import Bundle
+from needledrop.errors import FactorsRejected, RegistryConflict
+from needledrop.promotion.registry import Registry
+from pipelines.__main__ import main
+from tests.serving.world import make_bundle, register, wav_bytes, waveform
+
+N_NEW = 4
+NEW = [f"SN{number:03}" for number in range(N_NEW)]
+BROKEN = "SN900"
+
+
+def publish(store: Path, bundle: Bundle) -> None:
+    """Put a champion's factors online, as the training pipeline does."""
+    songs, now = bundle.catalogue, datetime.now(UTC)
+    opened = FactorStore.open(store)
+    users = np.zeros((2, bundle.n_factors), np.float32)
+    version = bundle.fingerprint
+    opened.write_user_factors(["u1", "u2"], users, version=version, at=now, online=True)
+    opened.write_song_factors(
+        songs.song_ids,
+        songs.song_factors,
+        sources=songs.sources,
+        version=version,
+        at=now,
+        online=True,
+    )
+
+
+def make_data(folder: Path, known: list[str]) -> Path:
+    """Songs that the champion knows, new ones, one with a broken clip, and one without any."""
+    (folder / "audio").mkdir(parents=True)
+    with (folder / "tracks.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["song_id", "track_id"])
+        for song in [*known, *NEW, BROKEN, "SN999"]:
+            table.writerow([song, f"T{song}"])
+    for seed, song in enumerate([*known[:8], *NEW]):
+        (folder / "audio" / f"T{song}.wav").write_bytes(wav_bytes(waveform(4, seed)))
+    (folder / "audio" / f"T{BROKEN}.wav").write_bytes(b"RIFF, but no more")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[Path, Path, Bundle]:
+    """(data, the run's folder, the champion): a champion is promoted, and nothing scored."""
+    work = tmp_path_factory.mktemp("world")
+    out = work / "out"
+    bundle = make_bundle(work / "bundle", seed=1)
+    register(Registry(out / "registry"), work / "bundle", bundle, work)
+    publish(out / "store", bundle)
+    return make_data(work / "data", bundle.catalogue.song_ids.tolist()), out, bundle
+
+
+def score(data: Path, out: Path, *settings: str) -> int:
+    arguments = ["run", "score-new-songs", "--data", str(data), "--out", str(out)]
+    return main([*arguments, "--set=n_processes=1", *(f"--set={one}" for one in settings)])
+
+
+def scored_in(out: Path) -> bool:
+    """Whether the last run came to its second step."""
+    last = sorted((out / "artifacts").iterdir())[-1]
+    return bool(list(last.glob("*/score-new-songs/executor_output.json")))
+
+
+@pytest.fixture(scope="module")
+def scored(world) -> Path:
+    data, out, _ = world
+    assert score(data, out) == 0
+    return out
+
+
+def test_new_songs_get_the_champions_factors_online(scored, world):
+    data, _, bundle = world
+    store = FactorStore.open(scored / "store")
+    online = store.online_song_factors([*NEW, BROKEN, "SN999"], version=bundle.fingerprint)
+    assert online.present.tolist() == [True] * N_NEW + [False, False]
+    assert online.sources[:N_NEW].tolist() == ["audio"] * N_NEW
+    # The same as a server that is given the clip finds, one by one.
+    for song, factors in zip(NEW, online.factors, strict=False):
+        clip = data / "audio" / f"T{song}.wav"
+        np.testing.assert_allclose(factors, bundle.factors_from_clip(clip), rtol=1e-5)
+    known = bundle.catalogue
+    online = store.online_song_factors(known.song_ids)
+    np.testing.assert_array_equal(online.factors, known.song_factors)
+
+
+def test_a_clip_of_no_use_is_named_with_its_reason(scored):
+    [rejected] = sorted((scored / "artifacts").rglob("rejected_clips.tsv"))
+    rows = rejected.read_text().splitlines()
+    assert len(rows) == 2
+    assert rows[1].startswith(f"{BROKEN}\tT{BROKEN}.wav\t")
+    page = (scored / "report" / "new_songs.html").read_text()
+    assert f"T{BROKEN}.wav" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert json.loads((scored / "report" / "new_songs.json").read_text())["song_ids"] == NEW
+    assert "| of them new | 5 |" in (scored / "report" / "new_songs.md").read_text()
+
+
+def test_a_second_run_adds_nothing(scored, world, tmp_path, capsys):
+    data, out, _ = world
+    store = FactorStore.open(scored / "store")
+    release = store.online_release("song_factors")
+    stamps = {path: path.stat().st_mtime_ns for path in (scored / "store").rglob("*.parquet")}
+    places = (str(out / "registry"), str(out / "store"))
+    # The broken clip is new again: it is heard, and rejected, and nothing is written.
+    found = find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, Journal("test"))
+    assert list(found.clips) == [BROKEN]
+    found.save(tmp_path / "new_songs.json")
+    workspace, config = str(tmp_path / "workspace"), ScoringConfig(n_processes=1)
+    score_found(
+        tmp_path / "new_songs.json", *places, workspace, config, tmp_path / "out", Journal("test")
+    )
+    assert "0 songs have factors now" in capsys.readouterr().out
+
+    (data / "audio" / f"T{BROKEN}.wav").rename(tmp_path / "broken.wav")
+    try:
+        assert score(data, out) == 0
+    finally:
+        (tmp_path / "broken.wav").rename(data / "audio" / f"T{BROKEN}.wav")
+    assert "no new songs" in capsys.readouterr().out
+    assert not scored_in(out)
+    assert store.online_release("song_factors") == release
+    after = {path: path.stat().st_mtime_ns for path in (scored / "store").rglob("*.parquet")}
+    assert after == stamps
+
+
+def test_too_many_broken_clips_fail_the_run_and_add_nothing(world, tmp_path, capsys):
+    data, out, _ = world
+    publish(tmp_path / "store", Bundle.load(Registry(out / "registry").champion_path() / "bundle"))
+    places = [f"registry={out / 'registry'}", f"store={tmp_path / 'store'}"]
+    assert score(data, tmp_path / "out", *places, "max_rejected_clips_share=0.01") == 1
+    error = capsys.readouterr().err
+    assert "1 of 13 clips are new and can't be used, more than the limit of 1.0%" in error
+    assert not FactorStore.open(tmp_path / "store").online_song_factors(NEW).present.any()
+
+
+def test_without_a_champion_it_says_what_to_do(world, tmp_path, capsys):
+    assert score(world[0], tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "expected a champion" in error
+    assert "run needledrop-train" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_champion_that_was_promoted_meanwhile_takes_no_songs_of_the_old_one(world, tmp_path):
+    data, out, old = world
+    shutil.copytree(out / "registry", tmp_path / "registry")
+    publish(tmp_path / "store", old)
+    places = (str(tmp_path / "registry"), str(tmp_path / "store"))
+    journal = Journal("test")
+    found = find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, journal)
+    found.save(tmp_path / "new_songs.json")
+
+    # The new champion's factors go online before the pointer moves.
+    bundle = make_bundle(tmp_path / "bundle", seed=2)
+    publish(tmp_path / "store", bundle)
+    store = FactorStore.open(tmp_path / "store")
+    clip = old.features(waveform(4))
+    with pytest.raises(FactorsRejected, match="run again"):
+        add_songs([(NEW[0], clip)], old, store)
+    with pytest.raises(FactorsRejected, match="run again"):
+        find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, journal)
+    register(Registry(places[0]), tmp_path / "bundle", bundle, tmp_path)
+    with pytest.raises(RegistryConflict, match="run again"):
+        score_found(
+            tmp_path / "new_songs.json",
+            *places,
+            str(tmp_path / "workspace"),
+            ScoringConfig(n_processes=1),
+            tmp_path / "scored",
+            journal,
+        )
+    assert not store.online_song_factors(NEW).present.any()
+    assert add_songs([(NEW[0], bundle.features(waveform(4)))], bundle, store) == [NEW[0]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("n_epochs=3", "unknown parameter 'n_epochs'"),
+        ("max_rejected_clips_share=2", "max_rejected_clips_share: expected a share from 0 to 1"),
+        ("plays=x", "unknown parameter 'plays'"),
+    ],
+)
+def test_a_parameter_that_is_not_its_own_is_a_usage_error(
+    world, tmp_path, capsys, setting, sentence
+):
+    assert score(world[0], tmp_path, setting) == 2
+    assert sentence in capsys.readouterr().err
+    assert main(["run", "score-new-songs", "--out", str(tmp_path)]) == 2
+    assert "expected --data DIR, or --set tracks=PATH" in capsys.readouterr().err
