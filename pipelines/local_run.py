@@ -117,7 +117,7 @@ def run_locally(
         # kfp can take a container that failed for one that succeeded: the engine may have removed
         # it before its exit status was asked for. A step's last act is to write this file.
         for step in terminal.steps:
-            if not (artifacts / step / "executor_output.json").exists():
+            if _n_finished(artifacts, step) < terminal.steps.count(step):
                 raise RunFailed(terminal.failure(out / "run.log", step))
     run = LocalRun(
         run_id,
@@ -131,6 +131,12 @@ def run_locally(
         {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
     )
     return run
+
+
+def _n_finished(artifacts: Path, step: str) -> int:
+    """Count how often a step ran to its end; in a loop each time has a folder of its own."""
+    places = (f"{step}/executor_output.json", f"*-iteration-*/{step}/executor_output.json")
+    return sum(len(list(artifacts.glob(place))) for place in places)
 
 
 def _without_retries(pipeline: Any) -> Any:

@@ -1,6 +1,6 @@
 """The step evaluate_encoder."""
 
-from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 from components.step import step
 
@@ -19,6 +19,7 @@ def evaluate_encoder(
     evaluation_seed: int,
     report: Output[Dataset],
     evaluation_report: Output[HTML],
+    roc_curve: Output[ClassificationMetrics],
     metrics: Output[Metrics],
 ):
     """Rank all test songs for every listener, with each model, and compare.
@@ -36,6 +37,7 @@ def evaluate_encoder(
         evaluation_seed: of the resamples and of the order of tied songs.
         report: all figures with their intervals.
         evaluation_report: the same as tables and plots.
+        roc_curve: the candidate's curve over a sample of the listeners.
         metrics: mAP@500 and AUC of each model.
     """
     from pathlib import Path
@@ -46,7 +48,7 @@ def evaluate_encoder(
     from needledrop.ranking.report_page import page_from_report
 
     with journal("evaluate_encoder") as log:
-        evaluation = evaluate_bundles(
+        evaluation, curve = evaluate_bundles(
             Path(candidate.path),
             Path(baseline.path),
             Path(factors.path),
@@ -60,4 +62,9 @@ def evaluate_encoder(
         )
         evaluation.save(Path(report.path))
         page_from_report(evaluation).save(Path(evaluation_report.path))
+        roc_curve.log_roc_curve(
+            curve.false_positive_rates.tolist(),
+            curve.true_positive_rates.tolist(),
+            curve.thresholds.tolist(),
+        )
         log.save_metrics(metrics)

@@ -14,6 +14,7 @@ from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.evaluate import EvaluationConfig, Report, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
+from needledrop.ranking.roc import RocCurve, roc_curve
 from needledrop.ranking.scores import RandomScores, Scores
 from needledrop.storage.opening import below
 
@@ -29,8 +30,12 @@ def evaluate_bundles(
     workspace: str | Path,
     config: EvaluationConfig,
     journal: Journal,
-) -> Report:
-    """Rank all test songs for every listener with each model; return the figures."""
+) -> tuple[Report, RocCurve]:
+    """Rank all test songs for every listener with each model.
+
+    Returns:
+        The figures, and the candidate's curve over a sample of the listeners.
+    """
     candidate, baseline = Bundle.load(candidate_path), Bundle.load(baseline_path)
     plays, split = Plays.load(plays_path), Split.load(split_path)
     features = FeatureStore.open(features_path / "features.json")
@@ -61,7 +66,7 @@ def evaluate_bundles(
         n_songs_known_to_champion=n_known,
     )
     _tell(report, held_out.n_unheard, journal)
-    return report
+    return report, roc_curve(models["cnn"], held_out.relevant, seed=config.seed)
 
 
 def _as_heard_by(

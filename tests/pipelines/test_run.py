@@ -138,7 +138,7 @@ def test_orchestration_is_a_small_part(promoted):
     out, _ = promoted
     run = json.loads((out / "report" / "run.json").read_text())
     assert sum(run["step_seconds"].values()) < run["seconds"]
-    assert len(run["step_seconds"]) == 10
+    assert len(run["step_seconds"]) == 11
 
 
 def test_a_worse_candidate_is_refused_and_kept(promoted, catalogue):
@@ -174,7 +174,7 @@ def test_a_champion_of_another_front_end_hears_the_songs_its_own_way(promoted, t
         tmp_path / "louder", first / "evaluation.json", first / "verdict.json", version=version
     )
     others.promote(version, expected_champion=None)
-    report = evaluate_bundles(
+    report, _roc = evaluate_bundles(
         first / "bundle",
         steps / "train-encoder" / "bundle",
         steps / "factorize-plays" / "factors",
