@@ -101,7 +101,12 @@ def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, out, "--songs", "40", "--users", "20", "--processes", "2"]
     run = subprocess.Popen(
-        [*command, "--seconds", "30"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--seconds", "30"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the tests in the background has had SIGINT ignored; that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(out.glob("audio/*/TR*")) and time.monotonic() < deadline:
@@ -118,8 +123,12 @@ def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path):
 
 
 def test_an_interrupt_that_comes_while_processes_start_is_not_lost():
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_while_processes_start()
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_while_processes_start()
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def interrupted_while_processes_start():

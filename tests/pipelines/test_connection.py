@@ -258,7 +258,9 @@ def test_without_git_the_codes_own_fingerprint_is_the_name(tmp_path, checkout, m
 
 
 def test_a_summary_keeps_texts_from_being_markdown():
-    outcome = Outcome("failed", "a|b <b>`x`</b>\n# no", "run_1", "http://u", "v1")
+    outcome = Outcome(
+        "needledrop-train", "failed", "a|b <b>`x`</b>\n# no", "run_1", "http://u", "v1"
+    )
     text = markdown_from_outcome(outcome)
     assert "a\\|b &lt;b>\\`x\\`&lt;/b> # no" in text
     assert "[run\\_1](http://u)" in text
