@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
     in_steps = sum(run.step_seconds.values())
     print(
         f"\n{outcome} after {run.seconds:.0f} s ({in_steps:.0f} s of them in the steps); "
-        f"reports in {options.out / 'report'}"
+        f"reports in {options.out / run.report.name}"
     )
     return NOT_PROMOTED if outcome == "not promoted" else DONE
 

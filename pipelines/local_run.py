@@ -7,7 +7,7 @@ Everything of a run lies in its folder::
     store/        the feature store
     workspace/    what outlives a run that was stopped: feature shards, checkpoints
     run.log       all that kfp and the steps printed
-    report/       the last run's pages, by name
+    report/       the last training's pages, by name; another pipeline's in report-<its name>/
 """
 
 import copy
@@ -46,12 +46,14 @@ class LocalRun:
     Attributes:
         run_id: its name.
         artifacts: folder of its steps' outputs.
+        report: folder of its pages.
         seconds: wall-clock time of the whole run.
         step_seconds: time inside the bodies of the steps.
     """
 
     run_id: str
     artifacts: Path
+    report: Path
     seconds: float
     step_seconds: Mapping[str, float]
 
@@ -122,12 +124,13 @@ def run_locally(
     run = LocalRun(
         run_id,
         artifacts,
+        out / _report_folder(pipeline.name),
         time.monotonic() - started,
         {path.stem: read_json(path)["seconds"] for path in sorted(times.glob("*.json"))},
     )
-    _collect_pages(run, out / "report")
+    _collect_pages(run)
     write_json(
-        out / "report" / "run.json",
+        run.report / "run.json",
         {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
     )
     return run
@@ -178,9 +181,15 @@ def _forget_old_runs(artifacts: Path) -> None:
             shutil.rmtree(run, ignore_errors=True)
 
 
-def _collect_pages(run: LocalRun, target: Path) -> None:
+def _report_folder(pipeline: str) -> str:
+    """Name the folder of a pipeline's pages; no pipeline takes another one's away."""
+    short = pipeline.removeprefix("needledrop-")
+    return "report" if short == "train" else f"report-{short}"
+
+
+def _collect_pages(run: LocalRun) -> None:
     """Copy the steps' pages and findings to one folder under names that a person looks for."""
-    with whole_folder(target) as folder:
+    with whole_folder(run.report) as folder:
         for step, output, name in (
             ("validate-plays", "validation_report", "validation.html"),
             ("factorize-plays", "factor_report", "factors.html"),

@@ -82,6 +82,8 @@ def scored_in(out: Path) -> bool:
 @pytest.fixture(scope="module")
 def scored(world) -> Path:
     data, out, _ = world
+    (out / "report").mkdir()
+    (out / "report" / "evaluation.html").write_text("of the training")
     assert score(data, out) == 0
     return out
 
@@ -106,11 +108,15 @@ def test_a_clip_of_no_use_is_named_with_its_reason(scored):
     rows = rejected.read_text().splitlines()
     assert len(rows) == 2
     assert rows[1].startswith(f"{BROKEN}\tT{BROKEN}.wav\t")
-    page = (scored / "report" / "new_songs.html").read_text()
+    assert (scored / "report" / "evaluation.html").read_text() == "of the training"
+    page = (scored / "report-score-new-songs" / "new_songs.html").read_text()
     assert f"T{BROKEN}.wav" in page
     assert "http" not in page.replace("http://www.w3.org", "")
-    assert json.loads((scored / "report" / "new_songs.json").read_text())["song_ids"] == NEW
-    assert "| of them new | 5 |" in (scored / "report" / "new_songs.md").read_text()
+    assert (
+        json.loads((scored / "report-score-new-songs" / "new_songs.json").read_text())["song_ids"]
+        == NEW
+    )
+    assert "| of them new | 5 |" in (scored / "report-score-new-songs" / "new_songs.md").read_text()
 
 
 def test_a_second_run_adds_nothing(scored, world, tmp_path, capsys):
