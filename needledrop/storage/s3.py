@@ -57,11 +57,23 @@ def n_tries() -> int:
     return max(1, int(text)) if text.isdigit() else 5
 
 
+def client() -> Any:
+    """Return the client for what the environment says now; threads may share it."""
+    return _client_of(tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_"))))
+
+
 @functools.lru_cache(maxsize=8)
-def client_of(endpoint: str, region: str, tries: int) -> Any:
-    """Return a client; threads may share it. Failed requests are tried again, ever more rarely."""
+def _client_of(_environment: tuple[tuple[str, str], ...]) -> Any:
+    """A client learns its credentials when it is made, and so is kept for one environment only.
+
+    Failed requests are tried again, ever more rarely.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    if endpoint and not region:
+        region = "us-east-1"  # a server of one's own has none, but requests are signed with one
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": tries},
+        retries={"mode": "standard", "total_max_attempts": n_tries()},
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         max_pool_connections=N_CONNECTIONS,
@@ -77,15 +89,6 @@ def client_of(endpoint: str, region: str, tries: int) -> Any:
             "AWS_ENDPOINT_URL: expected the address of an S3 API, such as http://minio:9000, got "
             "no address"
         ) from None
-
-
-def client() -> Any:
-    """Return the client for what the environment says now."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-    if endpoint and not region:
-        region = "us-east-1"  # a server of one's own has none, but requests are signed with one
-    return client_of(endpoint, region, n_tries())
 
 
 def code_of(error: ClientError) -> str:

@@ -266,15 +266,28 @@ def test_an_absent_bucket_is_named(s3):
         place_at("s3://nowhere/prefix").read("content")
 
 
-def test_absent_credentials_are_asked_for(place, monkeypatch):
+def forget_credentials(monkeypatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # another client than the one that knows them
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+
+
+def test_absent_credentials_are_asked_for(place, monkeypatch):
+    forget_credentials(monkeypatch)
     with pytest.raises(StoreUnreachable, match="set AWS_ACCESS_KEY_ID"):
         place.read("content")
+
+
+def test_credentials_that_come_later_are_used(place, monkeypatch):
+    """What was once found without credentials must not be remembered as that."""
+    place.swap("content", b"words", None)
+    with monkeypatch.context() as meanwhile:
+        forget_credentials(meanwhile)
+        with pytest.raises(StoreUnreachable, match="set AWS_ACCESS_KEY_ID"):
+            place.read("content")
+    assert place.read("content").data == b"words"
 
 
 @pytest.mark.parametrize(
