@@ -6,6 +6,7 @@ A score is s_ui = x_u^T y_i. Nothing here ever holds a (U, I) matrix.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -126,29 +127,41 @@ def top_songs(scores: Floats, n_top: int) -> tuple[Indices, Floats]:
     """Return each row's best songs, exactly; equal scores go to the smaller column number.
 
     Args:
-        scores: (B, I), finite.
+        scores: (B, I); no NaN. A song that must not appear may have minus infinity: it comes last.
         n_top: the length N of the lists; all I songs where there are fewer.
 
     Returns:
         Columns (B, N) int64 and their scores (B, N), both from best to worst.
     """
     n_rows, n_songs = scores.shape
-    n_top = min(n_top, n_songs)
-    if n_top == 0 or n_rows == 0:
-        return np.empty((n_rows, n_top), dtype=np.int64), np.empty((n_rows, n_top), scores.dtype)
-    last = np.partition(scores, n_songs - n_top, axis=1)[:, n_songs - n_top, None]
-    chosen = scores > last
-    n_missing = n_top - chosen.sum(axis=1)
-    tied = scores == last
-    # Seldom are more songs tied at the last place than there is room for.
-    crowded = np.flatnonzero(tied.sum(axis=1) > n_missing)
-    places = np.cumsum(tied[crowded], axis=1, dtype=np.int64)
-    tied[crowded] &= places <= n_missing[crowded, None]
-    chosen |= tied
-    columns = np.nonzero(chosen)[1].reshape(n_rows, n_top)
-    values = np.take_along_axis(scores, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
+    n_top = max(0, min(n_top, n_songs))
+    columns = np.empty((n_rows, n_top), dtype=np.int64)
+    if n_top:
+        for row, best in zip(scores, columns, strict=True):
+            candidates = _candidates(row, n_top)
+            best[:] = candidates[np.lexsort((candidates, -row[candidates]))[:n_top]]
+    return columns, np.take_along_axis(scores, columns, axis=1)
+
+
+def _candidates(row: Floats, n_top: int) -> Indices:
+    """Return columns that contain the best ``n_top``, ties at the last place included.
+
+    Songs are cut into blocks. The ``n_top`` blocks with the largest maxima hold as many songs that
+    are no smaller than the least of those maxima, so nothing below it can be among the best, and
+    only blocks that reach it are looked into.
+    """
+    n_blocks = math.isqrt(n_top * len(row))
+    if n_top > n_blocks // 4:
+        return np.flatnonzero(row >= np.partition(row, len(row) - n_top)[len(row) - n_top])
+    # Block j holds the columns j, j + n_blocks, ...: maxima are then taken along whole rows.
+    n_whole = len(row) // n_blocks * n_blocks
+    maxima = row[:n_whole].reshape(-1, n_blocks).max(axis=0)
+    least = np.partition(maxima, n_blocks - n_top)[n_blocks - n_top]
+    reaching = np.flatnonzero(maxima >= least)
+    columns = (reaching + np.arange(0, n_whole, n_blocks)[:, np.newaxis]).ravel()
+    columns = np.concatenate([columns, np.arange(n_whole, len(row))])
+    chosen: Indices = columns[row[columns] >= least]
+    return chosen
 
 
 def hash_order(song_ids: Sequence[str] | NDArray[np.str_], seed: int) -> Indices:

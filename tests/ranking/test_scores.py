@@ -85,6 +85,18 @@ def test_top_songs_are_those_of_a_full_stable_sort(scores, n_top):
     np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
 
 
+@given(st.integers(100, 3_000), st.integers(1, 60), st.integers(1, 400), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_top_songs_of_many_are_those_of_a_full_stable_sort(n_songs, n_top, n_distinct, seed):
+    """Ties and songs that may not appear included; long rows are looked into block by block."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, n_distinct, (2, n_songs)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.1] = -np.inf
+    columns, _ = top_songs(scores, n_top)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
+    np.testing.assert_array_equal(columns, expected)
+
+
 def test_hash_order_goes_with_the_ids_and_the_seed():
     ids = [f"SO{number}" for number in range(100)]
     order = hash_order(ids, seed=1)
