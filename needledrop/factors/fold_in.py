@@ -47,3 +47,29 @@ def fold_in_rows(
     solver.item_factors = np.ascontiguousarray(fixed_factors, dtype=np.float64)
     rows: NDArray[np.float64] = solver.recalculate_user(np.arange(n_rows), confidence_rows)
     return rows.astype(np.float32)
+
+
+def fold_in_liked(
+    gram: NDArray[np.float64],
+    liked: NDArray[np.float32],
+    is_in_gram: NDArray[np.bool_],
+    confidence: float,
+    regularization: float,
+) -> NDArray[np.float32]:
+    """Solve one listener from a few liked songs, as :func:`fold_in_rows`, without all the others.
+
+    Args:
+        gram: (k, k), Y^T Y over the songs that count as not played unless they are liked.
+        liked: (n, k) factors of the liked songs.
+        is_in_gram: (n,) whether ``gram`` counts the song.
+        confidence: c of a liked song.
+        regularization: lambda.
+
+    Returns:
+        (k,) float32; zero for no songs.
+    """
+    rows = liked.astype(np.float64)
+    weights = confidence - is_in_gram.astype(np.float64)
+    system = gram + (rows.T * weights) @ rows + regularization * np.eye(len(gram))
+    solved: NDArray[np.float64] = np.linalg.solve(system, confidence * rows.sum(axis=0))
+    return solved.astype(np.float32)

@@ -56,9 +56,9 @@ class SimilarSongs:
             )
         by_id = np.argsort(ids, kind="stable")
         self._song_ids = ids[by_id]
-        self._root = _root_of_gram(gram, factors.shape[1])
+        self._root = root_of_gram(gram, factors.shape[1])
         distinct, self._distinct_of_song = distinct_rows(factors[by_id])
-        self._directions = self._directions_of(distinct)
+        self._directions = usage_directions(distinct, self._root)
 
     def nearest(self, factors: ArrayLike, n_nearest: int) -> tuple[NDArray[np.str_], Floats]:
         """Return the nearest songs to each query.
@@ -86,24 +86,24 @@ class SimilarSongs:
         at_once = max(1, _SCORES_AT_ONCE // max(1, len(self._song_ids)))
         for start in range(0, len(queries), at_once):
             some = slice(start, start + at_once)
-            scores = self._directions_of(queries[some]) @ self._directions.T
+            scores = usage_directions(queries[some], self._root) @ self._directions.T
             # Rounding may leave a cosine a hair above 1.
             np.clip(scores, -1.0, 1.0, out=scores)
             every_song = expand_columns(scores, self._distinct_of_song)
             columns[some], cosines[some] = top_songs(every_song, n_nearest)
         return self._song_ids[columns], cosines
 
-    def _directions_of(self, factors: Floats) -> Floats:
-        """Return L^T y of length one for each row y, (n, k) float32; zero where there is none."""
-        pattern = factors.astype(np.float64) @ self._root
-        length = np.linalg.norm(pattern, axis=1, keepdims=True)
-        # Below rounding error of the product, a direction would be noise.
-        known = length > 1e-12 * np.linalg.norm(self._root) * np.linalg.norm(
-            factors.astype(np.float64), axis=1, keepdims=True
-        )
-        directions = np.zeros(pattern.shape)
-        np.divide(pattern, length, out=directions, where=known)
-        return directions.astype(np.float32)
+
+def usage_directions(factors: Floats, root: NDArray[np.float64]) -> Floats:
+    """Return L^T y of length one for each row y, (n, k) float32; zero where there is none."""
+    rows = factors.astype(np.float64)
+    pattern = rows @ root
+    length = np.linalg.norm(pattern, axis=1, keepdims=True)
+    # Below rounding error of the product, a direction would be noise.
+    known = length > 1e-12 * np.linalg.norm(root) * np.linalg.norm(rows, axis=1, keepdims=True)
+    directions = np.zeros(pattern.shape)
+    np.divide(pattern, length, out=directions, where=known)
+    return directions.astype(np.float32)
 
 
 def gram_of_users(user_factors: ArrayLike) -> NDArray[np.float64]:
@@ -116,8 +116,13 @@ def gram_of_users(user_factors: ArrayLike) -> NDArray[np.float64]:
     return gram
 
 
-def _root_of_gram(gram: ArrayLike, n_factors: int) -> NDArray[np.float64]:
-    """Return L (k, k) float64 with L L^T = G; G may be singular."""
+def root_of_gram(gram: ArrayLike, n_factors: int) -> NDArray[np.float64]:
+    """Return L (k, k) float64 with L L^T = G; G may be singular.
+
+    Raises:
+        ShapeMismatch: G isn't (k, k).
+        FactorsRejected: G isn't finite, or is no Gram matrix.
+    """
     matrix = np.asarray(gram, dtype=np.float64)
     if matrix.shape != (n_factors, n_factors):
         raise ShapeMismatch(
