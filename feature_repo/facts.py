@@ -3,7 +3,7 @@
 Shape letter: I songs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,28 @@ class SongFacts:
             n_plays=table["n_plays"].to_numpy().astype(np.int64),
             available_from=np.full(len(table), OUT_ALREADY),
         )
+
+    @classmethod
+    def from_songs(
+        cls, song_ids: Sequence[str], by_song: Mapping[str, Mapping[str, Any]]
+    ) -> "SongFacts":
+        """From what :meth:`by_song` gave; of a song that isn't there nothing is known."""
+        rows = [by_song.get(song_id, {}) for song_id in song_ids]
+        unknown = vars(cls.unknown(len(rows)))
+        texts = {
+            field: np.array([str(row.get(name, "")) for row in rows], dtype=np.str_)
+            for field, name in zip(("artist_ids", "artist_names", "titles"), TEXTS, strict=True)
+        }
+        years = np.array([int(row.get("year", 0)) for row in rows], dtype=np.int32)
+        return cls(**(unknown | texts | {"years": years}))
+
+    def by_song(self, song_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What tracks say about each song, by its id; fit for JSON."""
+        columns = {name: self.columns()[name] for name in (*TEXTS, "year")}
+        return {
+            song_id: {name: values[row] for name, values in columns.items()}
+            for row, song_id in enumerate(song_ids)
+        }
 
     def take(self, rows: NDArray[np.int64]) -> "SongFacts":
         """The facts of some rows, in their order."""

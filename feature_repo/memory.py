@@ -134,9 +134,9 @@ class Memory:
                 continue
         raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
 
-    def availability_changed(self, since: Stamp) -> Availability:
-        """What holds for the songs that were changed; see ``FactorStore``."""
-        moment = since.availability_at
+    def availability(self, since: Stamp | None = None) -> Availability:
+        """What holds for the songs that were changed after a stamp was taken, by default ever."""
+        moment = since.availability_at if since else None
         for _ in range(_N_TRIES):
             try:
                 return self._availability.read(

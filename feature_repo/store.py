@@ -45,6 +45,8 @@ from needledrop.plays.triplets import Plays
 from needledrop.ranking.collection import Collection, Songs
 
 OnlineView = Literal["user_factors", "song_factors", "song_facts"]
+ONLINE_VIEWS: tuple[OnlineView, ...] = ("user_factors", "song_facts", "song_factors")
+"""The views of which one version is online, in the order in which they are written."""
 Ids = Sequence[str] | NDArray[np.str_]
 
 _LISTENERS_PER_GROUP = 65_536
@@ -336,6 +338,11 @@ class FactorStore:
         ):
             return self._availability.write(plain, change, moment, confirm)
 
+    def availability(self, song_ids: Ids) -> Availability:
+        """What holds for (n,) songs, one row each, also for those about which nothing was said."""
+        with failures_explained(self._name):
+            return self._memory.availability().of_songs(np.asarray(song_ids, dtype=np.str_))
+
     def put_availability_online(self) -> None:
         """Write all that holds about songs' availability online once more.
 
@@ -395,7 +402,7 @@ class FactorStore:
     def availability_changed(self, since: Stamp) -> Availability:
         """What holds for the songs whose availability was changed after a stamp was taken."""
         with failures_explained(self._name):
-            return self._memory.availability_changed(since)
+            return self._memory.availability(since)
 
     def write_song_audio_features(
         self,
