@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.facts import SongFacts
 from feature_repo.parts import Part
 from needledrop.errors import FactorsRejected
 
@@ -35,10 +36,7 @@ def checked_part(version: str, at: datetime) -> Part:
             "expected a version of 1 to 128 letters, digits, dots, dashes or underscores, "
             f"got {version!r}; pass the fingerprint of the factorisation or bundle"
         )
-    if at.tzinfo is None or at.utcoffset() is None:
-        raise FactorsRejected(
-            f"expected a time with a time zone, got {at.isoformat()}; pass datetime.now(UTC)"
-        )
+    checked_zone(at)
     now = datetime.now(UTC)
     if at > now + CLOCK_TOLERANCE:
         raise FactorsRejected(
@@ -46,6 +44,32 @@ def checked_part(version: str, at: datetime) -> Part:
             "compare the clocks of the machines"
         )
     return Part(at.astimezone(UTC), version)
+
+
+def checked_zone(moment: datetime) -> datetime:
+    """A time with a time zone.
+
+    Raises:
+        FactorsRejected: it has none.
+    """
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise FactorsRejected(
+            f"expected a time with a time zone, got {moment.isoformat()}; pass datetime.now(UTC)"
+        )
+    return moment
+
+
+def checked_facts(facts: SongFacts | None, n_rows: int) -> SongFacts | None:
+    """Facts with a row for each song, if any.
+
+    Raises:
+        FactorsRejected: there are more or fewer.
+    """
+    if facts is not None and len(facts) != n_rows:
+        raise FactorsRejected(
+            f"expected facts of {n_rows} songs, one for each id, got {len(facts)}"
+        )
+    return facts
 
 
 def checked_ids(ids: Iterable[str], key: str) -> list[str]:

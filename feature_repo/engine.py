@@ -51,11 +51,11 @@ def _clean_import() -> Iterator[None]:
 
 with _clean_import():
     import feast
-    from feast.types import Array, Float32, Int64, String
+    from feast.types import Array, Bool, Float32, Int64, String
 
 # Everything of Feast is taken from here: a `from feast import` elsewhere would be sorted above the
 # import of this module, and come first.
-__all__ = ["Array", "Float32", "Int64", "String", "feast", "vectors_joined_fast"]
+__all__ = ["Array", "Bool", "Float32", "Int64", "String", "feast", "vectors_joined_fast"]
 
 
 class _FrameNames:

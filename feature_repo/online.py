@@ -79,7 +79,7 @@ class OnlineRelease:
 
 
 class OnlineRows:
-    """The online rows of one view of factors.
+    """The online rows of one view.
 
     Args:
         store: an opened Feast store.
@@ -135,8 +135,8 @@ class OnlineRows:
         self,
         part: Part,
         ids: list[str],
-        vectors: NDArray[np.float32],
-        columns: dict[str, list[str]],
+        vectors: NDArray[np.float32] | None,
+        columns: dict[str, list[Any]],
         confirm: Callable[[], None],
     ) -> None:
         """Write all rows of a release, then mark it as complete.
@@ -144,14 +144,15 @@ class OnlineRows:
         Args:
             part: its time and version.
             ids: (n,) keys.
-            vectors: (n, k) factors.
+            vectors: (n, k) factors; None in a view without any.
             columns: the other columns.
             confirm: raises if others may have written meanwhile.
         """
         complete = self.complete()
-        release = OnlineRelease(part.version, part.at.isoformat(), len(ids), vectors.shape[1])
+        n_factors = 0 if vectors is None else vectors.shape[1]
+        release = OnlineRelease(part.version, part.at.isoformat(), len(ids), n_factors)
         self._mark(complete=complete, being_written=release)
-        self._write_rows(part, ids, vectors, columns)
+        self.write_rows(part, ids, vectors, columns)
         confirm()
         self._mark(complete=release, being_written=None)
 
@@ -160,7 +161,7 @@ class OnlineRows:
         part: Part,
         ids: list[str],
         vectors: NDArray[np.float32],
-        columns: dict[str, list[str]],
+        columns: dict[str, list[Any]],
         confirm: Callable[[], None],
     ) -> None:
         """Write rows that the complete release lacks; the same arguments as for :meth:`write`."""
@@ -170,16 +171,17 @@ class OnlineRows:
         extended = replace(complete, extended_at=part.at.isoformat())
         self._mark(complete=extended, being_written=marker["being_written"])
         confirm()
-        self._write_rows(part, ids, vectors, columns)
+        self.write_rows(part, ids, vectors, columns)
         confirm()
 
-    def _write_rows(
+    def write_rows(
         self,
         part: Part,
         ids: list[str],
-        vectors: NDArray[np.float32],
-        columns: dict[str, list[str]],
+        vectors: NDArray[np.float32] | None,
+        columns: dict[str, list[Any]],
     ) -> None:
+        """Write rows and mark nothing."""
         is_terminal = sys.stderr.isatty()
         with tqdm(
             total=len(ids),
@@ -192,7 +194,8 @@ class OnlineRows:
                 chunk = slice(start, start + _ROWS_PER_CHUNK)
                 self._write_chunk(
                     part,
-                    {self._key: ids[chunk], "factors": list(vectors[chunk])}
+                    {self._key: ids[chunk]}
+                    | ({} if vectors is None else {"factors": list(vectors[chunk])})
                     | {name: values[chunk] for name, values in columns.items()},
                 )
                 progress.update(len(ids[chunk]))

@@ -27,7 +27,15 @@ from needledrop.storage.opening import is_remote
 if TYPE_CHECKING:
     import feast
 
-VIEWS = ("user_factors", "song_factors", "song_audio_features")
+KEYS = {
+    "user_factors": "user_id",
+    "song_factors": "song_id",
+    "song_audio_features": "song_id",
+    "listener_plays": "user_id",
+    "song_facts": "song_id",
+    "song_availability": "song_id",
+}
+"""The key column of each view."""
 
 _HERE = Path(__file__).parent
 _MARKER = "definitions.json"
@@ -175,7 +183,7 @@ def _registered_store(folder: Path, profile: Path, root: str | None) -> "feast.F
     except (ArtifactBroken, DecodeError, OSError):
         return None
     online_file = _online_file(store)
-    is_whole = views.issuperset(VIEWS) and (online_file is None or online_file.is_file())
+    is_whole = views.issuperset(KEYS) and (online_file is None or online_file.is_file())
     return store if is_whole else None
 
 
@@ -187,7 +195,7 @@ def _register(folder: Path, profile: Path, root: str | None) -> "feast.FeatureSt
     _write_repository(folder, profile, root)
     store = feast.FeatureStore(repo_path=str(folder))
     _remove_what_was_lost(folder, store)
-    for view in VIEWS:
+    for view in KEYS:
         files_of(root or folder, "offline", view).make()
     store.apply([_rooted(getattr(services, name), root) for name in services.__all__])
     Folder(root or str(folder)).write_json(_MARKER, _fingerprints(profile, root))

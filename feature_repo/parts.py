@@ -9,7 +9,7 @@ to a version later lie in parts of their own beside it (``TIME.added-VERSION.par
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ _PART_NAME = re.compile(
 )
 _MOST_ADDITIONS = 16
 _ROWS_PER_GROUP = 16_384
+_DICTIONARY_BYTES = 1 << 26
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
@@ -155,65 +157,127 @@ class Parts:
 
     def read(self, part: Part) -> pa.Table:
         """A part's key column and feature columns, as they were given to :meth:`write`."""
-        with self._folder.open(part.name) as file:
-            return pq.read_table(file).drop_columns(["version", *TIMESTAMPS])
+        return self._read_whole(part).drop_columns(["version", *TIMESTAMPS])
 
-    def write(self, part: Part, features: pa.Table) -> None:
+    def row_groups(self, part: Part, texts: Collection[str]) -> Iterator[pa.Table]:
+        """A large part's key column and feature columns, some rows at a time.
+
+        Args:
+            part: which.
+            texts: the Parquet paths of columns that come as dictionaries, each text once.
+        """
+        with self._folder.open(part.name) as file:
+            content = pq.ParquetFile(file, read_dictionary=list(texts))
+            for group in range(content.num_row_groups):
+                yield content.read_row_group(group).drop_columns(["version", *TIMESTAMPS])
+
+    def write(
+        self, part: Part, features: pa.Table, *, rows_per_group: int = _ROWS_PER_GROUP
+    ) -> None:
         """Write a part, or replace it by the same.
 
         Args:
             part: its time and its version, which become columns.
             features: the key column and the feature columns, n rows.
+            rows_per_group: how many rows are compressed, and later read, together.
         """
-        self._folder.remove_leftovers()
-        table = features
-        for name, value in (
-            ("version", pa.scalar(part.version, pa.string())),
-            (TIMESTAMPS[0], pa.scalar(part.at, _MOMENT)),
-            (TIMESTAMPS[1], pa.scalar(datetime.now(UTC), _MOMENT)),
-        ):
-            table = table.append_column(name, pa.repeat(value, len(features)))
-        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-        with self._folder.written_whole(part.name) as temporary:
-            pq.write_table(table, temporary, row_group_size=_ROWS_PER_GROUP, use_dictionary=texts)
+        self._write_stamped(part, _stamped(part, features), rows_per_group)
 
     def add(self, part: Part, features: pa.Table) -> None:
         """Write a part of rows that are added to a version.
 
-        Many small parts would make every query slow, so they are joined to one now and then. Who is
-        killed in between leaves rows twice, which :meth:`read_version` takes once.
+        Many small parts would make every query slow, so they are joined to one now and then; rows
+        keep their own times. Who is killed in between leaves rows twice, which readers take once.
         """
         earlier = [one for one in self.listing() if one.is_addition and one.version == part.version]
         joined = earlier if len(earlier) >= _MOST_ADDITIONS else []
-        self.write(part, pa.concat_tables([*map(self.read, joined), features]))
+        rows = pa.concat_tables([*map(self._read_whole, joined), _stamped(part, features)])
+        self._write_stamped(part, rows, _ROWS_PER_GROUP)
         for one in joined:
             self._folder.remove(one.name)
 
-    def read_version(self, version: str, key: str) -> pa.Table | None:
+    def read_version(
+        self, version: str, key: str, *, until: datetime | None = None
+    ) -> pa.Table | None:
         """All rows of a version, each key once; None where the version isn't stored as a whole.
 
         Args:
             version: whose newest whole part counts; what was added stands behind it.
             key: the name of the key column.
+            until: leave out what was added later; by default nothing.
         """
-        stored = [part for part in self.listing() if part.version == version]
-        whole = [part for part in stored if not part.is_addition]
-        additions = [part for part in stored if part.is_addition]
-        if not whole:
+        whole = self.newest_whole(version)
+        if whole is None:
             return None
-        table = pa.concat_tables([self.read(part) for part in (whole[-1], *additions)])
-        if not additions:
-            return table
-        rows: dict[str, int] = {}
-        for row, one in enumerate(table[key].to_pylist()):
-            rows.setdefault(one, row)
-        return table.take(list(rows.values()))
+        added = self.read_additions(version, key, until=until)
+        tables = [self.read(whole)] + ([added] if added is not None else [])
+        return tables[0] if added is None else newest_rows(pa.concat_tables(tables), key)
 
-    def forget_oldest(self, n_kept: int) -> list[Part]:
-        """Remove all but the newest whole parts, and what was added to versions that are gone."""
+    def newest_whole(self, version: str) -> Part | None:
+        """The newest part that holds all rows of a version; None where there is none."""
+        whole = [one for one in self.listing() if one.version == version and not one.is_addition]
+        return whole[-1] if whole else None
+
+    def read_additions(
+        self,
+        version: str,
+        key: str,
+        *,
+        after: datetime | None = None,
+        until: datetime | None = None,
+    ) -> pa.Table | None:
+        """The rows that were added to a version, each key once: its newest row; None without any.
+
+        Args:
+            version: of the rows.
+            key: the name of the key column.
+            after: only rows that were added later than that.
+            until: only rows that were not.
+        """
+        parts = [one for one in self.listing() if one.is_addition and one.version == version]
+        # A part's time is that of its newest row.
+        tables = [self._read_whole(one) for one in parts if after is None or one.at > after]
+        if not tables:
+            return None
+        rows = pa.concat_tables(tables)
+        moments = rows[TIMESTAMPS[0]]
+        if after is not None:
+            rows = rows.filter(pc.greater(moments, pa.scalar(after, _MOMENT)))
+            moments = rows[TIMESTAMPS[0]]
+        if until is not None:
+            rows = rows.filter(pc.less_equal(moments, pa.scalar(until, _MOMENT)))
+        rows = newest_rows(rows, key).drop_columns(["version", *TIMESTAMPS])
+        return rows if len(rows) else None
+
+    def _read_whole(self, part: Part) -> pa.Table:
+        with self._folder.open(part.name) as file:
+            return pq.read_table(file)
+
+    def _write_stamped(self, part: Part, table: pa.Table, rows_per_group: int) -> None:
+        self._folder.remove_leftovers()
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        lists = [field for field in table.schema if pa.types.is_list(field.type)]
+        with self._folder.written_whole(part.name) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=rows_per_group,
+                use_dictionary=True if lists else texts,
+                dictionary_pagesize_limit=_DICTIONARY_BYTES if lists else None,
+                # It would have lists of dictionaries come back as such, which pandas can't take.
+                store_schema=not lists,
+            )
+
+    def forget_oldest(self, n_kept: int, published: str | None = None) -> list[Part]:
+        """Remove all but the newest whole parts, and what was added to versions that are gone.
+
+        Args:
+            n_kept: how many whole parts stay.
+            published: a version whose newest whole part stays however old it is.
+        """
         stored = self.listing()
         whole = [part for part in stored if not part.is_addition]
-        kept = whole[-n_kept:]
+        kept = {*whole[-n_kept:], *[part for part in whole if part.version == published][-1:]}
         versions = {part.version for part in kept}
         removed = [
             part
@@ -229,3 +293,30 @@ def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
     """Vectors (n, k) as an Arrow column of n lists, without copying them."""
     values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+
+
+def newest_rows(table: pa.Table, key: str) -> pa.Table:
+    """Each key's last row, in the order in which the keys first come."""
+    rows: dict[str, int] = {}
+    for row, one in enumerate(table[key].to_pylist()):
+        rows[one] = row
+    return table if len(rows) == len(table) else table.take(list(rows.values()))
+
+
+def _stamped(part: Part, features: pa.Table) -> pa.Table:
+    """Rows with the columns that every part has: version and times."""
+    table = features
+    for name, value in (
+        ("version", pa.scalar(part.version, pa.string())),
+        (TIMESTAMPS[0], pa.scalar(part.at, _MOMENT)),
+        (TIMESTAMPS[1], pa.scalar(datetime.now(UTC), _MOMENT)),
+    ):
+        table = table.append_column(name, pa.repeat(value, len(features)))
+    return table
+
+
+def vectors_from(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Vectors (n, k), C-ordered, from a column of n lists of k numbers."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
+    values = np.concatenate([np.array([], dtype=np.float32), *chunks])
+    return values.reshape(-1, column.type.list_size)

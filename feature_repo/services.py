@@ -2,7 +2,14 @@
 
 from feature_repo.engine import feast
 from feature_repo.entities import song, user
-from feature_repo.views import song_audio_features, song_factors, user_factors
+from feature_repo.views import (
+    listener_plays,
+    song_audio_features,
+    song_availability,
+    song_factors,
+    song_facts,
+    user_factors,
+)
 
 encoder_training = feast.FeatureService(
     name="encoder_training",
@@ -12,8 +19,8 @@ encoder_training = feast.FeatureService(
 
 song_serving = feast.FeatureService(
     name="song_serving",
-    description="Factors of the songs, those without plays included.",
-    features=[song_factors],
+    description="Factors and facts of the songs, those without plays included.",
+    features=[song_factors, song_facts, song_availability],
 )
 
 user_serving = feast.FeatureService(
@@ -24,9 +31,12 @@ user_serving = feast.FeatureService(
 
 __all__ = [
     "encoder_training",
+    "listener_plays",
     "song",
     "song_audio_features",
+    "song_availability",
     "song_factors",
+    "song_facts",
     "song_serving",
     "user",
     "user_factors",

@@ -30,3 +30,12 @@ song_factors_parts = parts_of("song_factors", "One part per version of the songs
 song_audio_features_parts = parts_of(
     "song_audio_features", "One part per version of what was computed from the songs' audio."
 )
+listener_plays_parts = parts_of(
+    "listener_plays", "One part per promoted version: what each listener had played."
+)
+song_facts_parts = parts_of(
+    "song_facts", "One part per promoted version, and those of songs that were added to it."
+)
+song_availability_parts = parts_of(
+    "song_availability", "One part per change, joined now and then; of no version."
+)

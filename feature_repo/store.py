@@ -9,7 +9,8 @@
 Letters in shapes: U users, I songs, n rows asked for, k factors, d audio words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Collection as Items
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.access import failures_explained
+from feature_repo.availability import ANY_VERSION, Availability, AvailabilityLog, Change
 from feature_repo.checks import (
     SOURCES,
     FactorSource,
@@ -26,20 +28,28 @@ from feature_repo.checks import (
     check_vector_length,
     checked_column,
     checked_counts,
+    checked_facts,
     checked_ids,
     checked_part,
     checked_vectors,
+    checked_zone,
 )
+from feature_repo.facts import SongFacts
+from feature_repo.memory import CollectionReading, Memory, Stamp
 from feature_repo.online import OnlineFactors, OnlineRelease, OnlineRows
-from feature_repo.opening import OpenedStore, files_of, opened_store
-from feature_repo.parts import Part, Parts, vector_column
+from feature_repo.opening import KEYS, OpenedStore, files_of, opened_store
+from feature_repo.parts import Part, Parts, vector_column, vectors_from
 from feature_repo.training import TrainingTable, joined_table
-from needledrop.errors import ArtifactBroken, ConfigRejected
+from needledrop.errors import ArtifactBroken, ConfigRejected, FactorsRejected
+from needledrop.plays.triplets import Plays
+from needledrop.ranking.collection import Collection, Songs
 
-FactorView = Literal["user_factors", "song_factors"]
+OnlineView = Literal["user_factors", "song_factors", "song_facts"]
+ONLINE_VIEWS: tuple[OnlineView, ...] = ("user_factors", "song_facts", "song_factors")
+"""The views of which one version is online, in the order in which they are written."""
 Ids = Sequence[str] | NDArray[np.str_]
 
-_KEYS = {"user_factors": "user_id", "song_factors": "song_id", "song_audio_features": "song_id"}
+_LISTENERS_PER_GROUP = 65_536
 
 
 class FactorStore:
@@ -51,11 +61,16 @@ class FactorStore:
         self._lock = opened.lock
         self._wait_seconds = wait_seconds
         self._n_kept_parts = n_kept_parts
-        self._parts = {view: Parts(files_of(opened.name, "offline", view)) for view in _KEYS}
+        self._parts = {view: Parts(files_of(opened.name, "offline", view)) for view in KEYS}
         self._online = {
-            view: OnlineRows(opened.feast, view, _KEYS[view], opened.markers)
-            for view in ("user_factors", "song_factors")
+            view: OnlineRows(opened.feast, view, KEYS[view], opened.markers)
+            for view in ("user_factors", "song_factors", "song_facts", "song_availability")
         }
+        self._availability = AvailabilityLog(
+            self._parts["song_availability"], self._online["song_availability"]
+        )
+        released = self._online["song_factors"].complete
+        self._memory = Memory(self._parts, self._availability, released, opened.name)
 
     @classmethod
     def open(
@@ -146,11 +161,13 @@ class FactorStore:
         sources: Sequence[FactorSource] | NDArray[np.str_],
         version: str,
         at: datetime,
+        facts: SongFacts | None = None,
     ) -> NDArray[np.str_]:
         """Add songs to the published version, online and offline; what it has stays as it is.
 
-        Each song is seen whole or not at all, as soon as it is written. A write that was stopped is
-        finished by the same call, and of two at once the second adds what is left.
+        Each song is seen whole or not at all, as soon as its factors are written, which comes last.
+        A write that was stopped is finished by the same call, and of two at once the second adds
+        what is left.
 
         Args:
             song_ids: (n,) ids, each once.
@@ -159,6 +176,8 @@ class FactorStore:
             version: the version that must be the published one.
             at: when they became true, with a time zone. Where something newer is stored already,
                 they count from just after it: what is added is older than nothing.
+            facts: (n,) of the songs; by default nothing is known. Their ``available_from`` becomes
+                what holds for the song (see :meth:`set_availability`); NaT changes nothing.
 
         Returns:
             (n',) the ids that were added, in the order given.
@@ -167,11 +186,12 @@ class FactorStore:
             FactorsRejected: a check failed, or another version is published; nothing was written.
             ArtifactBroken: nothing is published, the disk is full, or the store is held.
         """
-        view, key = "song_factors", _KEYS["song_factors"]
+        view, key = "song_factors", KEYS["song_factors"]
         part = checked_part(version, at)
         plain = checked_ids(song_ids, key)
         source = checked_column(sources, len(plain), "source", SOURCES)
         values = checked_vectors(factors, len(plain), f"{view}.factors")
+        known = checked_facts(facts, len(plain))
         online = self._online[view]
         with (
             failures_explained(self._name),
@@ -188,6 +208,8 @@ class FactorStore:
             addition = Part(moment, version, is_addition=True)
             ids = [plain[row] for row in missing]
             columns = {"source": [source[row] for row in missing]}
+            if known is not None:
+                self._add_facts(addition, ids, known.take(missing), confirm)
             table = pa.table(
                 {key: pa.array(ids, pa.string()), "factors": vector_column(values[missing])}
                 | {name: pa.array(column, pa.string()) for name, column in columns.items()}
@@ -195,6 +217,192 @@ class FactorStore:
             self._parts[view].add(addition, table)
             online.add(addition, ids, values[missing], columns, confirm)
         return np.array(ids, dtype=np.str_)
+
+    def write_listener_plays(self, plays: Plays, *, version: str, at: datetime) -> None:
+        """Store what each listener has played; offline alone, where collections are read from.
+
+        Args:
+            plays: (U, I) of all listeners and all songs that have any.
+            version: fingerprint of the bundle that is published with them.
+            at: when they became true, with a time zone; the same for a rerun of the same step.
+
+        Raises:
+            FactorsRejected: a check failed; nothing was written.
+            ArtifactBroken: the disk is full, a file is damaged, or the store is held.
+        """
+        view = "listener_plays"
+        part = checked_part(version, at)
+        table = _table_of_plays(plays, checked_ids(plays.user_ids, KEYS[view]))
+        with (
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds),
+        ):
+            stored = self._parts[view].listing()
+            if part not in stored:
+                check_newest(part, stored, f"{view} offline")
+            self._parts[view].write(part, table, rows_per_group=_LISTENERS_PER_GROUP)
+            self._forget_oldest(view)
+
+    def write_song_facts(
+        self, song_ids: Ids, facts: SongFacts, *, version: str, at: datetime, online: bool = False
+    ) -> None:
+        """Store what is known about the songs of a version besides their sound.
+
+        Args:
+            song_ids: (I,) ids, each once.
+            facts: (I,) of them. Their ``available_from`` must be empty: it outlives the version,
+                :meth:`set_availability` takes it.
+            version: fingerprint of the bundle that is published with them.
+            at: when they became true, with a time zone; the same for a rerun of the same step.
+            online: whether to publish them in the online store as well.
+
+        Raises:
+            FactorsRejected: a check failed; nothing was written.
+            ArtifactBroken: the disk is full, a file is damaged, or the store is held.
+        """
+        view = "song_facts"
+        part = checked_part(version, at)
+        plain = checked_ids(song_ids, KEYS[view])
+        known = checked_facts(facts, len(plain))
+        assert known is not None
+        if not np.isnat(known.available_from).all():
+            raise FactorsRejected(
+                "expected facts without available_from, which outlives the version; pass it to "
+                "set_availability"
+            )
+        with (
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds) as confirm,
+        ):
+            stored = self._parts[view].listing()
+            if part not in stored:
+                check_newest(part, stored, f"{view} offline")
+            if online:
+                self._online[view].check(part, 0)
+            self._parts[view].write(part, known.table(plain))
+            self._forget_oldest(view)
+            if online:
+                self._online[view].write(part, plain, None, known.columns(), confirm)
+
+    def set_availability(
+        self,
+        song_ids: Ids,
+        *,
+        withdrawn: bool | None = None,
+        available_from: datetime | None = None,
+        blocked_regions: Items[str] | None = None,
+        block: Items[str] = (),
+        unblock: Items[str] = (),
+        at: datetime | None = None,
+    ) -> NDArray[np.str_]:
+        """Say whether, from when and where songs may be recommended, whatever version is served.
+
+        It may be said of songs that aren't there yet. What isn't given stays as it is.
+
+        Args:
+            song_ids: (n,) ids, each once.
+            withdrawn: whether they are.
+            available_from: when they come out, with a time zone, counted in whole seconds.
+            blocked_regions: all regions where they are blocked, two-letter codes of ISO 3166-1.
+            block: regions that come to those where they are.
+            unblock: regions that are taken from them.
+            at: when this was decided, with a time zone, for a service that passes on what it was
+                told: a song for which something later was stored stays as it is. By default now.
+
+        Returns:
+            (n',) the songs for which it holds now: all of them where ``at`` isn't given.
+
+        Raises:
+            FactorsRejected: ids are empty or come twice; a time has no time zone, or ``at`` lies
+                ahead of this machine's clock.
+            ConfigRejected: there is no such region, or nothing is said.
+            ArtifactBroken: the disk is full, or the store is held.
+        """
+        plain = checked_ids(song_ids, "song_id")
+        change = Change.checked(
+            withdrawn=withdrawn,
+            available_from=None if available_from is None else checked_zone(available_from),
+            blocked_regions=blocked_regions,
+            block=block,
+            unblock=unblock,
+        )
+        if change == Change():
+            raise ConfigRejected(
+                "expected withdrawn, available_from or regions to set, got nothing; say what is to "
+                "hold for the songs"
+            )
+        moment = None if at is None else checked_part(ANY_VERSION, at).at
+        with (
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds) as confirm,
+        ):
+            return self._availability.write(plain, change, moment, confirm)
+
+    def availability(self, song_ids: Ids) -> Availability:
+        """What holds for (n,) songs, one row each, also for those about which nothing was said."""
+        with failures_explained(self._name):
+            return self._memory.availability().of_songs(np.asarray(song_ids, dtype=np.str_))
+
+    def put_availability_online(self) -> None:
+        """Write all that holds about songs' availability online once more.
+
+        Collections don't need it; whoever asks Feast about a single song does, where the online
+        store has lost its rows.
+        """
+        with (
+            failures_explained(self._name),
+            self._lock.held(wait_seconds=self._wait_seconds),
+        ):
+            self._availability.put_online()
+
+    def collection(self) -> Collection:
+        """Everything of the published version; see :meth:`read_collection`."""
+        return self.read_collection().collection
+
+    def read_collection(self) -> CollectionReading:
+        """Everything of the published version as arrays, all of it of one moment.
+
+        No lock is taken: writers aren't held up, and a reader whom one overtakes reads again. A
+        song about which nothing is known has the defaults. Plays of songs that have no factors
+        are left out and counted; so are listeners who have none.
+
+        Raises:
+            ArtifactBroken: nothing is published, or the offline store lacks a view of it.
+        """
+        with failures_explained(self._name):
+            return self._memory.read()
+
+    def stamp(self) -> Stamp:
+        """A cheap look at what :meth:`collection` depends on: equal as long as that is the same.
+
+        Take it before what you read; at worst something is then read twice::
+
+            stamp = store.stamp()
+            if stamp != known:
+                if not stamp.is_same_release(known):
+                    collection = store.collection()
+                else:
+                    songs = store.songs_added(known)
+                    changes = store.availability_changed(known)
+                known = stamp
+        """
+        with failures_explained(self._name):
+            return self._memory.stamp()
+
+    def songs_added(self, since: Stamp) -> Songs:
+        """The songs that were added to the published version after a stamp was taken.
+
+        Raises:
+            FactorsRejected: another release is published by now: read the collection.
+            ArtifactBroken: nothing is published, or a file is damaged.
+        """
+        with failures_explained(self._name):
+            return self._memory.songs_added(since)
+
+    def availability_changed(self, since: Stamp) -> Availability:
+        """What holds for the songs whose availability was changed after a stamp was taken."""
+        with failures_explained(self._name):
+            return self._memory.availability(since)
 
     def write_song_audio_features(
         self,
@@ -240,23 +448,31 @@ class FactorStore:
             ArtifactBroken: the offline store no longer holds the version.
             FactorsRejected: something newer is online.
         """
-        for view, key in (("user_factors", "user_id"), ("song_factors", "song_id")):
-            with failures_explained(self._name):
-                table = self._parts[view].read_version(version, key)
-                if table is None:
-                    raise ArtifactBroken(
-                        f"expected {view} of version {version[:16]} in the offline store "
-                        f"{self._name}, found none; run the pipeline that trained it again"
-                    )
-            factors = np.stack(table["factors"].to_numpy()).astype(np.float32)
-            ids = table[key].to_pylist()
-            if view == "user_factors":
-                self.write_user_factors(ids, factors, version=version, at=at, online=True)
-            else:
-                sources = table["source"].to_pylist()
-                self.write_song_factors(
-                    ids, factors, sources=sources, version=version, at=at, online=True
-                )
+        users = self._stored_version("user_factors", version)
+        songs = self._stored_version("song_factors", version)
+        with failures_explained(self._name):
+            facts = self._parts["song_facts"].read_version(version, "song_id")
+        self.write_user_factors(
+            users["user_id"].to_pylist(),
+            vectors_from(users["factors"]),
+            version=version,
+            at=at,
+            online=True,
+        )
+        if facts is not None:
+            ids = facts["song_id"].to_pylist()
+            known = SongFacts.from_table(facts)
+            self.write_song_facts(ids, known, version=version, at=at, online=True)
+        self.put_availability_online()
+        # Last: their note is what says that all of the version is there.
+        self.write_song_factors(
+            songs["song_id"].to_pylist(),
+            vectors_from(songs["factors"]),
+            sources=songs["source"].to_pylist(),
+            version=version,
+            at=at,
+            online=True,
+        )
 
     def training_table(
         self,
@@ -328,12 +544,12 @@ class FactorStore:
             self._online["song_factors"].published(version)
             return self._online["song_factors"].read(song_ids, version).present
 
-    def online_release(self, view: FactorView) -> OnlineRelease | None:
+    def online_release(self, view: OnlineView) -> OnlineRelease | None:
         """The release of a view that is wholly in the online store; None before the first."""
         with failures_explained(self._name):
             return self._online[view].complete()
 
-    def online_version(self, view: FactorView) -> str | None:
+    def online_version(self, view: OnlineView) -> str | None:
         """The version of a view that is wholly in the online store; None before the first."""
         release = self.online_release(view)
         return None if release is None else release.version
@@ -349,7 +565,7 @@ class FactorStore:
         online: bool,
     ) -> None:
         part = checked_part(version, at)
-        plain = checked_ids(ids, _KEYS[view])
+        plain = checked_ids(ids, KEYS[view])
         name, values = vectors[0], checked_vectors(vectors[1], len(plain), f"{view}.{vectors[0]}")
         with (
             failures_explained(self._name),
@@ -358,12 +574,39 @@ class FactorStore:
             self._check_stored(view, part, values.shape[1])
             if online:
                 self._online[view].check(part, values.shape[1])
-            key_column = {_KEYS[view]: pa.array(plain, pa.string())}
+            key_column = {KEYS[view]: pa.array(plain, pa.string())}
             table = pa.table(key_column | {name: vector_column(values)} | columns)
             self._parts[view].write(part, table)
-            self._parts[view].forget_oldest(self._n_kept_parts)
+            self._forget_oldest(view)
             if online:
                 self._online[view].write(part, plain, values, columns, confirm)
+
+    def _add_facts(
+        self, addition: Part, ids: list[str], facts: SongFacts, confirm: Callable[[], None]
+    ) -> None:
+        """Store what is known about songs whose factors come next; the lock is held."""
+        moments = facts.available_from
+        if len(rows := np.flatnonzero(~np.isnat(moments))):
+            change = Change(available_from=moments[rows])
+            self._availability.write([ids[row] for row in rows], change, None, confirm)
+        self._parts["song_facts"].add(addition, facts.table(ids))
+        self._online["song_facts"].write_rows(addition, ids, None, facts.columns())
+
+    def _stored_version(self, view: str, version: str) -> pa.Table:
+        with failures_explained(self._name):
+            table = self._parts[view].read_version(version, KEYS[view])
+        if table is None:
+            raise ArtifactBroken(
+                f"expected {view} of version {version[:16]} in the offline store "
+                f"{self._name}, found none; run the pipeline that trained it again"
+            )
+        return table
+
+    def _forget_oldest(self, view: str) -> None:
+        published = self._online["song_factors"].complete()
+        self._parts[view].forget_oldest(
+            self._n_kept_parts, published.version if published else None
+        )
 
     def _check_stored(self, view: str, part: Part, vector_length: int) -> None:
         """Nothing newer in this view; the same dimension in every view of factors."""
@@ -377,3 +620,28 @@ class FactorStore:
                 if known.version == part.version:
                     length = self._parts[other].vector_length(known)
                     check_vector_length(vector_length, length, part.version, other)
+
+
+def _table_of_plays(plays: Plays, user_ids: list[str]) -> pa.Table:
+    """Lists of songs and counts (U,), each song's id kept once."""
+    song_ids = pa.array(plays.song_ids.tolist(), pa.string())
+    kinds = pa.schema(
+        {
+            "user_id": pa.string(),
+            "song_ids": pa.list_(pa.dictionary(pa.int32(), pa.string())),
+            "play_counts": pa.list_(pa.int64()),
+        }
+    )
+    batches = []
+    for first in range(0, len(user_ids), _LISTENERS_PER_GROUP):
+        rows = plays.user_song[first : first + _LISTENERS_PER_GROUP]
+        starts = pa.array(rows.indptr.astype(np.int32))
+        songs = pa.DictionaryArray.from_arrays(pa.array(rows.indices.astype(np.int32)), song_ids)
+        counts = pa.array(rows.data.astype(np.int64))
+        columns = [
+            pa.array(user_ids[first : first + _LISTENERS_PER_GROUP], pa.string()),
+            pa.ListArray.from_arrays(starts, songs),
+            pa.ListArray.from_arrays(starts, counts),
+        ]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=kinds))
+    return pa.Table.from_batches(batches, schema=kinds)

@@ -307,6 +307,8 @@ def train_pipeline(
             candidate=candidate,
             verdict=decided.outputs["verdict"],
             factors=factors,
+            plays=accepted_plays,
+            tracks=accepted_tracks,
             registry=registry,
             store=store,
             run_id=run_id,

@@ -1,6 +1,6 @@
 """The step deploy_predictor."""
 
-from kfp.dsl import Artifact, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
 from components.step import step
 
@@ -10,6 +10,8 @@ def deploy_predictor(
     candidate: Input[Model],
     verdict: Input[Artifact],
     factors: Input[Artifact],
+    plays: Input[Dataset],
+    tracks: Input[Dataset],
     registry: str,
     store: str,
     run_id: str,
@@ -24,12 +26,14 @@ def deploy_predictor(
     predictor_image: str = "",
     deploy_timeout_seconds: int = 900,
 ):
-    """Make the promoted candidate the champion, and bring all songs' factors online.
+    """Make the promoted candidate the champion, and bring all that it recommends by online.
 
     Args:
         candidate: the bundle that was promoted.
         verdict: what it was promoted with; names the champion that it was judged against.
         factors: of the users, for the online store.
+        plays: the accepted plays, so that what a listener has played can be left out.
+        tracks: the accepted tracks: who made a song, what it is called, and when it came out.
         registry: folder or s3:// URI; its champion pointer is moved.
         store: folder or s3:// URI of the feature store.
         run_id: who moves it; may be empty.
@@ -47,14 +51,14 @@ def deploy_predictor(
     from pathlib import Path
 
     from components.deploy_predictor.config import DeployConfig
-    from components.deploy_predictor.deploying import deploy
+    from components.deploy_predictor.deploying import Published, deploy
     from components.journal import journal
 
     with journal("deploy_predictor") as log:
         deploy(
             Path(candidate.path),
             Path(verdict.path),
-            Path(factors.path),
+            Published(Path(factors.path), Path(plays.path), Path(tracks.path)),
             registry,
             store,
             run_id or job_id,

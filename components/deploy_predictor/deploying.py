@@ -1,5 +1,6 @@
 """Brings the factors online and moves the champion pointer; on a cluster, rolls the version out."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,20 +8,38 @@ import numpy as np
 
 from components.deploy_predictor.config import KSERVE, DeployConfig
 from components.journal import Journal
+from feature_repo.facts import SongFacts
 from feature_repo.store import FactorStore
 from needledrop.artifacts import write_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import RegistryConflict
 from needledrop.factors.wmf import Factors
+from needledrop.plays.tracks import Tracks
+from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Published:
+    """What goes online beside the candidate's catalogue.
+
+    Attributes:
+        factors: folder of the users' factors.
+        plays: folder of the accepted plays.
+        tracks: file of the accepted tracks.
+    """
+
+    factors: Path
+    plays: Path
+    tracks: Path
 
 
 def deploy(
     candidate_path: Path,
     verdict_path: Path,
-    factors_path: Path,
+    published: Published,
     registry_path: str | Path,
     store: str,
     run_id: str,
@@ -28,14 +47,15 @@ def deploy(
     deployment_path: Path,
     journal: Journal,
 ) -> None:
-    """Write every song's and every listener's factors online, then move the pointer.
+    """Write every song's and every listener's factors online, and what is known about them.
 
-    In this order, since a predictor takes up a champion as soon as the pointer names it. Both are
-    repeatable: a run that was stopped in between is finished by the next. On a cluster both happen
-    between the canary's check and its promotion (see ``going_live``).
+    Then move the pointer: in this order, since a predictor takes up a champion as soon as the
+    pointer names it. Both are repeatable: a run that was stopped in between is finished by the
+    next. On a cluster both happen between the canary's check and its promotion (``going_live``).
     """
     candidate, verdict = Bundle.load(candidate_path), Verdict.load(verdict_path)
-    factors, catalogue = Factors.load(factors_path), candidate.catalogue
+    factors, catalogue = Factors.load(published.factors), candidate.catalogue
+    plays, tracks = Plays.load(published.plays), Tracks.load(published.tracks)
     registry = Registry(registry_path)
     _check_champion(registry, verdict, candidate)
     at = datetime.now(UTC)
@@ -44,7 +64,7 @@ def deploy(
         nonlocal at
         _check_champion(registry, verdict, candidate)  # on a cluster, minutes have passed
         at = datetime.now(UTC)
-        _write_online(FactorStore.open(store), candidate, factors, at)
+        _write_online(FactorStore.open(store), candidate, factors, plays, tracks, at)
 
     def move_pointer() -> bool:
         return registry.promote(
@@ -111,16 +131,28 @@ def _check_champion(registry: Registry, verdict: Verdict, candidate: Bundle) -> 
         )
 
 
-def _write_online(feast: FactorStore, candidate: Bundle, factors: Factors, at: datetime) -> None:
-    catalogue = candidate.catalogue
+def _write_online(
+    feast: FactorStore,
+    candidate: Bundle,
+    factors: Factors,
+    plays: Plays,
+    tracks: Tracks,
+    at: datetime,
+) -> None:
+    """The songs' factors come last: whoever sees them finds the rest."""
+    catalogue, version = candidate.catalogue, candidate.fingerprint
     feast.write_user_factors(
-        factors.user_ids, factors.user_factors, version=candidate.fingerprint, at=at, online=True
+        factors.user_ids, factors.user_factors, version=version, at=at, online=True
     )
+    feast.write_listener_plays(plays, version=version, at=at)
+    facts = SongFacts.of_songs(catalogue.song_ids, tracks, plays)
+    feast.write_song_facts(catalogue.song_ids, facts, version=version, at=at, online=True)
+    feast.put_availability_online()
     feast.write_song_factors(
         catalogue.song_ids,
         catalogue.song_factors,
         sources=catalogue.sources,
-        version=candidate.fingerprint,
+        version=version,
         at=at,
         online=True,
     )

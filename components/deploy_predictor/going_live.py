@@ -22,7 +22,7 @@ from components.deploy_predictor.cluster import Cluster
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.inference_service import Release
 from components.deploy_predictor.rollout import Rollout
-from feature_repo.store import FactorStore
+from feature_repo.store import ONLINE_VIEWS, FactorStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import NeedledropError
 from needledrop.promotion.registry import Registry
@@ -116,7 +116,7 @@ def _put_online_again(registry: Registry, store: str, say: Callable[[str], None]
         return
     fingerprint = Bundle.load(registry.bundle_path(champion)).fingerprint
     feast = FactorStore.open(store)
-    online = {feast.online_version(view) for view in ("user_factors", "song_factors")}
+    online = {feast.online_version(view) for view in ONLINE_VIEWS}
     if online != {fingerprint}:
         feast.publish_again(fingerprint, at=datetime.now(UTC))
         say(f"online: the factors of {champion} again")

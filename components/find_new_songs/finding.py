@@ -4,6 +4,7 @@ import numpy as np
 
 from components.find_new_songs.new_songs import NewSongs
 from components.journal import Journal
+from feature_repo.facts import SongFacts
 from feature_repo.store import FactorStore
 from needledrop.audio.clips import find_clips
 from needledrop.encoders.bundle import Bundle
@@ -44,6 +45,7 @@ def find(
         n_clips=len(songs),
         n_rejected_rows=len(reading.rejected),
         clips={song_id: search.path_of[song_id] for song_id in new},
+        tracks=SongFacts.of_songs(new, reading.tracks).by_song(new),
     )
     journal.record(
         {

@@ -21,6 +21,8 @@ class NewSongs:
         n_clips: those of them that have a clip.
         n_rejected_rows: broken rows of the tracks.
         clips: song_id -> its clip, of the new songs.
+        tracks: song_id -> what the tracks say about it: ``artist_id``, ``artist_name``, ``title``,
+            ``year``; of the new songs.
     """
 
     version: str
@@ -29,6 +31,7 @@ class NewSongs:
     n_clips: int
     n_rejected_rows: int
     clips: Mapping[str, StoredFile]
+    tracks: Mapping[str, Mapping[str, str | int]]
 
     def save(self, path: Path) -> None:
         """Write it as JSON, which score_new_songs reads."""

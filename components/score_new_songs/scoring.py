@@ -5,6 +5,7 @@ from typing import Any
 
 from components.journal import Journal
 from components.score_new_songs.config import ScoringConfig
+from feature_repo.facts import SongFacts
 from feature_repo.new_songs import add_songs
 from feature_repo.store import FactorStore
 from needledrop.artifacts import read_json, write_json
@@ -65,6 +66,7 @@ def score(
             ((song_id, features[song_id]) for song_id in song_ids),
             champion,
             FactorStore.open(store),
+            facts_of=lambda some: SongFacts.from_songs(some, about["tracks"]),
             on_songs=lambda n_done: advance(n_done, ""),
         )
     write_json(

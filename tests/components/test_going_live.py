@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from components.deploy_predictor import rolling_back
 from components.deploy_predictor.config import DeployConfig
-from components.deploy_predictor.deploying import deploy
+from components.deploy_predictor.deploying import Published, deploy
 from components.deploy_predictor.inference_service import Release, with_canary
 from components.journal import Journal
-from feature_repo.store import FactorStore
+from feature_repo.store import ONLINE_VIEWS, FactorStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import (
     ArtifactBroken,
@@ -22,6 +23,8 @@ from needledrop.errors import (
     RegistryConflict,
 )
 from needledrop.factors.wmf import Factors, WmfConfig
+from needledrop.plays.tracks import Tracks
+from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
 from pipelines.__main__ import main
@@ -90,6 +93,10 @@ class World:
             np.array(["SOa", "SOb"]),
             WmfConfig(n_factors=N_FACTORS),
         ).save(work / "factors")
+        plays = sparse.csr_matrix(np.diag(np.full(N_USERS, seed))[:, :2])
+        user_ids = np.array([f"U{n}" for n in range(N_USERS)])
+        Plays(plays, user_ids, bundle.catalogue.song_ids[:2]).save(work / "plays")
+        Tracks(bundle.catalogue.song_ids).save(work / "tracks.parquet")
         return bundle
 
     def deploy(self, seed: int, **settings) -> dict:
@@ -99,7 +106,7 @@ class World:
         deploy(
             self.bundles[seed],
             work / "judged.json",
-            work / "factors",
+            Published(work / "factors", work / "plays", work / "tracks.parquet"),
             self.folder / "registry",
             str(self.store),
             f"run-{seed}",
@@ -118,7 +125,7 @@ class World:
             self.registry.champion(),
             version_of(thing["spec"]["predictor"]["model"]) if thing else None,
             bool(thing and thing["spec"].get("canary")),
-            {feast.online_version(view) for view in ("user_factors", "song_factors")},
+            {feast.online_version(view) for view in ONLINE_VIEWS},
         )
 
     def agreed(self, seed: int) -> tuple[str, str, bool, set[str]]:
@@ -141,8 +148,18 @@ def test_two_versions_one_after_the_other_and_back(world, capsys):
     assert world.deploy(2)["deployed_to"] == "kserve"
     assert world.state() == world.agreed(2)
 
+    store = FactorStore.open(world.store)
+    store.set_availability(["SOa"], withdrawn=True)
+    collection = store.collection()
+    assert collection.version == world.bundle[2].fingerprint
+    assert collection.songs.ids.tolist() == world.bundle[2].catalogue.song_ids.tolist()
+    assert collection.listeners.played.toarray()[:3, :2].tolist() == [[2, 0], [0, 2], [0, 0]]
+
     assert roll_back(world) == 0
     assert world.state() == world.agreed(1)
+    collection = store.collection()
+    assert collection.version == world.bundle[1].fingerprint
+    assert collection.listeners.played.toarray()[:2, :2].tolist() == [[1, 0], [0, 1]]
     annotations = world.api.object()["metadata"]["annotations"]
     assert annotations["needledrop.io/run-id"] == "rollback"
     said = capsys.readouterr()

@@ -15,6 +15,8 @@ import pytest
 
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
+from needledrop.plays.tracks import read_tracks
+from needledrop.plays.triplets import read_plays
 from needledrop.promotion.registry import Registry
 from tests.pipelines.conftest import N_SONGS, N_USERS, QUICK, ROOT, call, command
 
@@ -114,6 +116,24 @@ def test_all_songs_and_listeners_are_online_with_their_source(promoted):
     assert len(catalogue.song_ids) == N_SONGS
     users = store.online_user_factors([f"user{n:03}" for n in range(N_USERS)])
     assert users.present.all()
+
+
+def test_plays_and_facts_are_published_with_them(promoted, catalogue):
+    out, _ = promoted
+    registry = Registry(out / "registry")
+    bundle = Bundle.load(registry.bundle_path(registry.champion()))
+    reading = FactorStore.open(out / "store").read_collection()
+    songs, listeners = reading.collection.songs, reading.collection.listeners
+    assert reading.collection.version == bundle.fingerprint
+    assert songs.ids.tolist() == bundle.catalogue.song_ids.tolist()
+    artist_of = read_tracks(str(catalogue / "tracks.csv")).tracks.artist_of()
+    assert songs.artist_ids.tolist() == [artist_of.get(song, "") for song in songs.ids.tolist()]
+    assert "" not in songs.artist_ids.tolist()
+    plays = read_plays(str(catalogue / "plays.tsv")).plays
+    assert listeners.ids.tolist() == plays.user_ids.tolist()
+    assert listeners.played.sum() + reading.n_dropped_plays == plays.n_plays
+    np.testing.assert_array_equal(listeners.played.sum(axis=0), songs.n_plays)
+    assert (songs.n_plays[songs.sources == "audio"] == 0).all()
 
 
 def test_every_report_stands_alone(promoted):

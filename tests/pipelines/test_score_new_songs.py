@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from components.find_new_songs.finding import find
 from components.journal import Journal
@@ -17,6 +18,7 @@ from feature_repo.new_songs import add_songs
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import FactorsRejected, RegistryConflict
+from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
 from pipelines.__main__ import main
 from tests.serving.world import make_bundle, register, wav_bytes, waveform
@@ -33,6 +35,9 @@ def publish(store: Path, bundle: Bundle) -> None:
     users = np.zeros((2, bundle.n_factors), np.float32)
     version = bundle.fingerprint
     opened.write_user_factors(["u1", "u2"], users, version=version, at=now, online=True)
+    nobody = sparse.csr_matrix((2, len(songs.song_ids)), dtype=np.int64)
+    plays = Plays(nobody, np.array(["u1", "u2"]), songs.song_ids)
+    opened.write_listener_plays(plays, version=version, at=now)
     opened.write_song_factors(
         songs.song_ids,
         songs.song_factors,
@@ -48,9 +53,9 @@ def make_data(folder: Path, known: list[str]) -> Path:
     (folder / "audio").mkdir(parents=True)
     with (folder / "tracks.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["song_id", "track_id"])
+        table.writerow(["song_id", "track_id", "artist_id", "title", "year"])
         for song in [*known, *NEW, BROKEN, "SN999"]:
-            table.writerow([song, f"T{song}"])
+            table.writerow([song, f"T{song}", f"AR{song}", "", 2000 if song in NEW else 0])
     for seed, song in enumerate([*known[:8], *NEW]):
         (folder / "audio" / f"T{song}.wav").write_bytes(wav_bytes(waveform(4, seed)))
     (folder / "audio" / f"T{BROKEN}.wav").write_bytes(b"RIFF, but no more")
@@ -101,6 +106,13 @@ def test_new_songs_get_the_champions_factors_online(scored, world):
     known = bundle.catalogue
     online = store.online_song_factors(known.song_ids)
     np.testing.assert_array_equal(online.factors, known.song_factors)
+
+
+def test_what_the_tracks_say_of_new_songs_is_there_with_their_factors(scored):
+    songs = FactorStore.open(scored / "store").collection().songs
+    artist_of = dict(zip(songs.ids.tolist(), songs.artist_ids.tolist(), strict=True))
+    assert [artist_of[song] for song in NEW] == [f"AR{song}" for song in NEW]
+    assert songs.years[np.isin(songs.ids, NEW)].tolist() == [2000] * N_NEW
 
 
 def test_a_clip_of_no_use_is_named_with_its_reason(scored):

@@ -1,0 +1,174 @@
+"""The command line: ``python -m feature_repo withdraw | restore | block | unblock | ...``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from needledrop.errors import ConfigRejected, NeedledropError
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+_EXAMPLES = """\
+examples:
+  python -m feature_repo withdraw SO0001 SO0002 --store runs/demo/store
+  python -m feature_repo restore SO0001 --store runs/demo/store
+  python -m feature_repo block SO0003 --region SE --region NO --store s3://models/store
+  python -m feature_repo unblock SO0003 --region NO --store s3://models/store
+  python -m feature_repo release-at SO0004 --time 2031-05-01T00:00+02:00 --store runs/demo/store
+  python -m feature_repo show SO0003 SO0004 --store runs/demo/store
+  cut -f1 recalled.tsv | python -m feature_repo withdraw - --store runs/demo/store
+
+Servers take a change up within seconds, without a restart. It holds for every version, until the
+next one about the same song. To release a song at once, give a time that has passed.
+
+exit status: 0 done, 1 failed, 2 usage
+"""
+_ACTS = {
+    "withdraw": "never recommend these songs",
+    "restore": "take a withdrawal back",
+    "block": "don't recommend them in some regions",
+    "unblock": "recommend them there again",
+    "release-at": "don't recommend them before a time",
+    "show": "print what holds for them",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        # Opening a store imports Feast, which takes seconds: what can be refused before is.
+        song_ids, change = _song_ids(options.song_ids), _change(options)
+        from feature_repo.store import FactorStore
+
+        store = FactorStore.open(options.store)
+        if change is None:
+            _show(store, song_ids)
+        else:
+            _set(store, song_ids, change, options.act)
+    except ConfigRejected as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except NeedledropError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nstopped; run the same again to see it done", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m feature_repo",
+        description="Says whether, from when and where songs may be recommended.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    acts = parser.add_subparsers(required=True, metavar="COMMAND", dest="act")
+    for name, what in _ACTS.items():
+        act = acts.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            epilog=_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        act.add_argument(
+            "song_ids", nargs="+", metavar="SONG_ID", help="or - to read them, one a line"
+        )
+        act.add_argument("--store", required=True, metavar="PLACE", help="a folder or s3:// URI")
+        if name in ("block", "unblock"):
+            act.add_argument(
+                "--region",
+                action="append",
+                required=True,
+                metavar="CODE",
+                help="two letters, as in ISO 3166-1; may be given several times",
+            )
+        if name == "release-at":
+            act.add_argument(
+                "--time", required=True, help="ISO 8601; a date is its first second in UTC"
+            )
+    return parser
+
+
+def _song_ids(given: list[str]) -> list[str]:
+    """The ids, each once, some of them from standard input."""
+    ids = [
+        song_id
+        for one in given
+        for song_id in (map(str.strip, sys.stdin) if one == "-" else [one])
+        if song_id
+    ]
+    if not ids:
+        raise ConfigRejected("expected song ids, got none; give some, or one a line after -")
+    return list(dict.fromkeys(ids))
+
+
+def _change(options: argparse.Namespace) -> dict[str, Any] | None:
+    from feature_repo.regions import checked_regions
+
+    match options.act:
+        case "withdraw":
+            return {"withdrawn": True}
+        case "restore":
+            return {"withdrawn": False}
+        case "block" | "unblock":
+            return {options.act: checked_regions(options.region)}
+        case "release-at":
+            return {"available_from": _moment(options.time)}
+    return None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigRejected(
+            f"expected a time such as 2031-05-01 or 2031-05-01T00:00+02:00, got {text!r}"
+        ) from None
+    if moment.tzinfo is None:
+        if len(text) > len("2031-05-01"):
+            raise ConfigRejected(f"expected a time with its zone, such as {text}Z, got {text!r}")
+        moment = moment.replace(tzinfo=UTC)
+    return moment
+
+
+def _set(store: Any, song_ids: list[str], change: dict[str, Any], act: str) -> None:
+    store.set_availability(song_ids, **change)
+    print(f"{act}: {len(song_ids):,} {'song' if len(song_ids) == 1 else 'songs'}")
+    version = store.online_version("song_factors")
+    if version is None:
+        print("nothing is published yet; it holds from the first version on")
+        return
+    is_known = store.published_songs(song_ids, version=version)
+    if not is_known.all():
+        unknown = np.array(song_ids)[~is_known]
+        print(
+            f"{len(unknown):,} of them are not in the published version, such as {unknown[0]}; it "
+            "holds for them when they come"
+        )
+
+
+def _show(store: Any, song_ids: list[str]) -> None:
+    held = store.availability(song_ids)
+    for row, song_id in enumerate(song_ids):
+        words = ["withdrawn"] if held.is_withdrawn[row] else []
+        if not np.isnat(held.available_from[row]):
+            words.append(f"available from {held.available_from[row]}Z")
+        if held.blocked_regions[row]:
+            words.append(f"blocked in {held.blocked_regions[row]}")
+        print(f"{song_id}: {', '.join(words) or 'available'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

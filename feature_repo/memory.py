@@ -1,0 +1,302 @@
+"""The published version as arrays: what a recommender holds in memory, and how it keeps it fresh.
+
+All comes from the offline parts, which are columns: a hundred thousand songs in a second. The
+online store's note of the songs' release says which version and which additions count. That note is
+written last and at once, so a collection is the one before a write, or the one after.
+
+Shapes: U listeners, I songs, k factors.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from feature_repo.availability import Availability, AvailabilityLog
+from feature_repo.online import OnlineRelease
+from feature_repo.parts import Parts, vectors_from
+from needledrop.errors import ArtifactBroken, FactorsRejected
+from needledrop.ranking.collection import Collection, Listeners, Songs
+
+SONG_IDS_IN_PARQUET = "song_ids.list.element"
+
+_N_TRIES = 20
+_COUNT_MOST = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a collection depends on; another one means that it has changed.
+
+    Attributes:
+        version: the fingerprint of the published bundle; None where nothing is published.
+        released_at: when it was published.
+        extended_at: when songs were last added to it; None where none were.
+        availability_at: when availability was last changed; None where it never was.
+    """
+
+    version: str | None
+    released_at: str | None
+    extended_at: str | None
+    availability_at: str | None
+
+    def is_same_release(self, other: "Stamp") -> bool:
+        """Whether the two differ by added songs and by availability at most."""
+        return (self.version, self.released_at) == (other.version, other.released_at)
+
+
+@dataclass(frozen=True)
+class CollectionReading:
+    """A collection, and what reading it was like.
+
+    Attributes:
+        collection: songs and listeners of the published version.
+        stamp: what it was read under; what came later has another one.
+        n_dropped_plays: plays of songs that are not in the catalogue, all listeners' together.
+    """
+
+    collection: Collection
+    stamp: Stamp
+    n_dropped_plays: int
+
+
+class Memory:
+    """Reads collections and what is new.
+
+    Args:
+        parts: by view.
+        availability: the changes.
+        released: returns the release of the songs that is wholly online.
+        name: of the store, for messages.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Parts],
+        availability: AvailabilityLog,
+        released: Callable[[], OnlineRelease | None],
+        name: str,
+    ) -> None:
+        self._parts = parts
+        self._availability = availability
+        self._released = released
+        self._name = name
+
+    def stamp(self) -> Stamp:
+        """One look at the online store's note, and one at the names of the changes."""
+        return self._stamp(self._released())
+
+    def read(self) -> CollectionReading:
+        """Everything; see ``FactorStore.read_collection``."""
+        for _ in range(_N_TRIES):
+            release = self._release()
+            stamp = self._stamp(release)
+            try:
+                collection, n_dropped = self._collection(release)
+            except FileNotFoundError:
+                continue  # a writer joined parts, or forgot old ones, since they were listed
+            if self.stamp().is_same_release(stamp):
+                return CollectionReading(collection, stamp, n_dropped)
+        raise ArtifactBroken(
+            f"expected the store {self._name} to hold still, but it was written to during each of "
+            f"{_N_TRIES} readings; is a step publishing over and over?"
+        )
+
+    def songs_added(self, since: Stamp) -> Songs:
+        """The songs that were added; see ``FactorStore.songs_added``."""
+        for _ in range(_N_TRIES):
+            release = self._release()
+            if not self._stamp(release).is_same_release(since):
+                raise FactorsRejected(
+                    f"expected version {since.version} as it was published at {since.released_at}, "
+                    f"found {release.version} of {release.at}; read the whole collection"
+                )
+            after = datetime.fromisoformat(since.extended_at or release.at)
+            until = release.part.at
+            try:
+                added = self._parts["song_factors"].read_additions(
+                    release.version, "song_id", after=after, until=until
+                )
+                if added is None:
+                    added = self._no_songs(release)
+                # The facts of a song are stored under the same time as its factors.
+                facts = self._parts["song_facts"].read_additions(
+                    release.version, "song_id", after=after
+                )
+                return songs_from(added, facts, self._availability.read())
+            except FileNotFoundError:
+                continue
+        raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
+
+    def availability(self, since: Stamp | None = None) -> Availability:
+        """What holds for the songs that were changed after a stamp was taken, by default ever."""
+        moment = since.availability_at if since else None
+        for _ in range(_N_TRIES):
+            try:
+                return self._availability.read(
+                    after=None if moment is None else datetime.fromisoformat(moment)
+                )
+            except FileNotFoundError:
+                continue
+        raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
+
+    def _stamp(self, release: OnlineRelease | None) -> Stamp:
+        changed_at = self._availability.newest()
+        return Stamp(
+            version=release.version if release else None,
+            released_at=release.at if release else None,
+            extended_at=release.extended_at if release else None,
+            availability_at=changed_at.isoformat() if changed_at else None,
+        )
+
+    def _release(self) -> OnlineRelease:
+        release = self._released()
+        if release is None:
+            raise ArtifactBroken(
+                f"expected published songs in the store {self._name}, found none; run the pipeline "
+                "until a candidate is promoted"
+            )
+        return release
+
+    def _no_songs(self, release: OnlineRelease) -> pa.Table:
+        whole = self._parts["song_factors"].newest_whole(release.version)
+        if whole is None:
+            raise self._missing("song_factors", release.version)
+        return self._parts["song_factors"].read(whole).slice(0, 0)
+
+    def _missing(self, view: str, version: str) -> ArtifactBroken:
+        return ArtifactBroken(
+            f"expected {view} of the published version {version[:16]} in the offline store "
+            f"{self._name}, found none; run the pipeline that trained it again"
+        )
+
+    def _collection(self, release: OnlineRelease) -> tuple[Collection, int]:
+        version, until = release.version, release.part.at
+        song_rows = self._parts["song_factors"].read_version(version, "song_id", until=until)
+        if song_rows is None:
+            raise self._missing("song_factors", version)
+        # After the songs: what is known about a song is stored before its factors.
+        facts = self._parts["song_facts"].read_version(version, "song_id")
+        if facts is None:
+            facts = self._parts["song_facts"].read_additions(version, "song_id")
+        songs = songs_from(song_rows, facts, self._availability.read())
+        del song_rows, facts
+        user_rows = self._parts["user_factors"].read_version(version, "user_id")
+        if user_rows is None:
+            raise self._missing("user_factors", version)
+        user_ids, user_factors = _texts(user_rows["user_id"]), vectors_from(user_rows["factors"])
+        user_keys = user_rows["user_id"].combine_chunks()
+        played, n_dropped = self._played(version, user_keys, pa.array(songs.ids.tolist()))
+        return Collection(version, songs, Listeners(user_ids, user_factors, played)), n_dropped
+
+    def _played(
+        self, version: str, user_keys: pa.Array, song_keys: pa.Array
+    ) -> tuple[sparse.csr_array, int]:
+        """What listeners (U,) played of songs (I,): (U, I) int32, and how many plays of others."""
+        parts = self._parts["listener_plays"]
+        part = parts.newest_whole(version)
+        if part is None:
+            raise self._missing("listener_plays", version)
+        users: list[NDArray[np.int64]] = []
+        entries: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]] = []
+        n_dropped = 0
+        for group in parts.row_groups(part, [SONG_IDS_IN_PARQUET]):
+            users.append(_places(group["user_id"].combine_chunks(), user_keys).astype(np.int64))
+            for chunk, counts in zip(
+                group["song_ids"].chunks, group["play_counts"].chunks, strict=True
+            ):
+                columns, of_song, per_row = _entries(chunk, counts, song_keys)
+                is_known = columns >= 0
+                n_dropped += int(of_song[~is_known].sum())
+                lengths = _kept_lengths(is_known, per_row)
+                n_most = np.minimum(of_song[is_known], _COUNT_MOST).astype(np.int32)
+                entries.append((columns[is_known], n_most, lengths))
+        return _matrix(users, entries, len(user_keys), len(song_keys)), n_dropped
+
+
+def songs_from(rows: pa.Table, facts: pa.Table | None, availability: Availability) -> Songs:
+    """Songs (I,) from the rows of three views; what is unknown gets its default."""
+    ids = _texts(rows["song_id"])
+    held = availability.of_songs(ids)
+    columns: dict[str, NDArray[Any]] = {
+        "artist_ids": np.full(len(ids), "", dtype=np.str_),
+        "years": np.zeros(len(ids), dtype=np.int32),
+        "n_plays": np.zeros(len(ids), dtype=np.int64),
+    }
+    if facts is not None:
+        places = pc.index_in(rows["song_id"].combine_chunks(), facts["song_id"].combine_chunks())
+        known = facts.take(places)  # a row of nulls where there is no fact
+        columns = {
+            "artist_ids": _texts(pc.fill_null(known["artist_id"], "")),
+            "years": pc.fill_null(known["year"], 0).to_numpy().astype(np.int32),
+            "n_plays": pc.fill_null(known["n_plays"], 0).to_numpy().astype(np.int64),
+        }
+    return Songs(
+        ids=ids,
+        factors=vectors_from(rows["factors"]),
+        sources=_texts(rows["source"]),
+        is_withdrawn=held.is_withdrawn,
+        available_from=held.available_from,
+        blocked_regions=held.blocked_regions,
+        **columns,
+    )
+
+
+def _entries(
+    songs: pa.ListArray, counts: pa.ListArray, song_keys: pa.Array
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Of lists (n,): each entry's song number, -1 if unknown; its count; the lists' lengths."""
+    coded = songs.flatten()  # each distinct song is looked up once
+    places = _places(coded.dictionary, song_keys)
+    columns = places[coded.indices.to_numpy()] if len(coded) else np.array([], dtype=np.int32)
+    lengths = pc.fill_null(pc.list_value_length(songs), 0).to_numpy().astype(np.int64)
+    return columns, counts.flatten().to_numpy(), lengths
+
+
+def _kept_lengths(is_kept: NDArray[np.bool_], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many entries of each list are kept."""
+    before = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return np.diff(before[ends])
+
+
+def _matrix(
+    users: list[NDArray[np.int64]],
+    entries: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]],
+    n_users: int,
+    n_songs: int,
+) -> sparse.csr_array:
+    """Rows in the order of the users, from rows in the order of the part."""
+    row_of = np.concatenate([*users, np.array([], dtype=np.int64)])
+    lengths = np.concatenate([[0], *(lengths for _, _, lengths in entries)])
+    indptr = np.cumsum(lengths, dtype=np.int64)
+    indices = np.concatenate([np.array([], np.int32), *(columns for columns, _, _ in entries)])
+    data = np.concatenate([np.array([], np.int32), *(counts for _, counts, _ in entries)])
+    entries.clear()
+    if indptr[-1] < _COUNT_MOST:
+        indptr = indptr.astype(np.int32)
+    in_part = sparse.csr_array((data, indices, indptr), shape=(len(row_of), n_songs))
+    if not np.array_equal(row_of, np.arange(n_users)):
+        # An empty row at the end for listeners about whom the part says nothing.
+        place_of = np.full(n_users, len(row_of), dtype=np.int64)
+        place_of[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
+        nothing = sparse.csr_array((1, n_songs), dtype=np.int32)
+        in_part = sparse.csr_array(sparse.vstack([in_part, nothing], format="csr")[place_of])
+    in_part.sort_indices()
+    return in_part
+
+
+def _places(keys: pa.Array, among: pa.Array) -> NDArray[np.int32]:
+    """Where keys stand among others; -1 where they don't."""
+    places: NDArray[np.int32] = pc.fill_null(pc.index_in(keys, among), -1).to_numpy()
+    return places
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    return np.array(column.to_pylist(), dtype=np.str_)
