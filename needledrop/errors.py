@@ -13,6 +13,7 @@
     ├── FrontendMismatch        features were made by another front end than the encoder's
     ├── FactorsRejected         factors of a wrong dimension, not finite, or older than the stored
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
+    ├── BundleRefused           a bundle is whole, but what it answers to canned clips is wrong
     ├── NoChampion              nothing has been promoted yet
     ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
     ├── EngineFailed            Spark, or a job on a cluster, is missing, refused, or gave up
@@ -44,8 +45,8 @@ class ClipRejected(InputError):
 
     Attributes:
         kind: a short machine-readable reason, fit for a metric's label: one of ``empty``,
-            ``not_audio``, ``corrupt``, ``too_short``, ``too_long``, ``silent``, ``unsupported``,
-            ``unreadable``.
+            ``not_audio``, ``corrupt``, ``too_short``, ``too_long``, ``inflated``, ``silent``,
+            ``unsupported``, ``unreadable``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -79,6 +80,10 @@ class FactorsRejected(NeedledropError):
 
 class ArtifactBroken(NeedledropError):
     """An artifact is missing, incomplete, or its content is not what its fingerprint says."""
+
+
+class BundleRefused(NeedledropError):
+    """A bundle is whole, but what it answers to canned clips is wrong: it must not serve."""
 
 
 class NoChampion(NeedledropError):

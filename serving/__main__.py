@@ -62,13 +62,19 @@ def _serve(arguments: list[str]) -> None:
     limits = ServingLimits(
         max_body_bytes=options.max_body_bytes,
         max_upload_seconds=options.max_upload_seconds,
+        max_request_seconds=options.max_request_seconds,
         max_clip_seconds=options.max_clip_seconds,
+        max_sample_rate_hz=options.max_sample_rate_hz,
+        max_channels=options.max_channels,
+        max_decoded_ratio=options.max_decoded_ratio,
         max_clips=options.max_clips,
         max_n_nearest=options.max_n_nearest,
         max_in_flight=options.max_in_flight,
     )
+    from serving.access import AccessKeys
     from serving.server import ServerConfig, serve
 
+    keys = AccessKeys.load(Path(options.api_keys)) if options.api_keys else None
     serve(
         ServerConfig(
             registry=options.registry,
@@ -78,9 +84,11 @@ def _serve(arguments: list[str]) -> None:
             grpc_port=None if options.no_grpc else options.grpc_port,
             limits=limits,
             n_threads=options.threads or len(os.sched_getaffinity(0)),
+            batches=not options.no_batches,
             poll_seconds=options.poll_seconds,
             grace_seconds=options.grace_seconds,
             access_log=options.access_log,
+            keys=keys,
         )
     )
 
@@ -130,7 +138,11 @@ def _serve_parser() -> argparse.ArgumentParser:
         ("--grpc-port", int, 8081, "port of gRPC"),
         ("--max-body-bytes", int, 32 << 20, "of an HTTP body or a gRPC message"),
         ("--max-upload-seconds", float, 30.0, "for an HTTP body to arrive"),
+        ("--max-request-seconds", float, 30.0, "from a whole request to its answer"),
         ("--max-clip-seconds", float, 120.0, "of decoded audio in a clip"),
+        ("--max-sample-rate-hz", int, 192_000, "of an audio file"),
+        ("--max-channels", int, 8, "of an audio file"),
+        ("--max-decoded-ratio", float, 1000.0, "bytes of samples for a byte of an audio file"),
         ("--max-clips", int, 16, "in a request"),
         ("--max-n-nearest", int, 100, "songs asked for with a clip"),
         ("--max-in-flight", int, 32, "requests read or answered at once"),
@@ -147,6 +159,17 @@ def _serve_parser() -> argparse.ArgumentParser:
             metavar="N" if kind is not str else "HOST",
             help=f"{text} (default {default}; {variable})",
         )
+    parser.add_argument(
+        "--api-keys",
+        default=os.environ.get("NEEDLEDROP_API_KEYS"),
+        metavar="FILE",
+        help="answer only who shows one of these keys, one a line (NEEDLEDROP_API_KEYS)",
+    )
+    parser.add_argument(
+        "--no-batches",
+        action="store_true",
+        help="encode each clip by itself, also those that wait together",
+    )
     parser.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
     parser.add_argument(
         "--access-log",

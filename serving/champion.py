@@ -1,27 +1,33 @@
 """The champion that answers, and how the predictor follows the registry's pointer.
 
-A new champion is loaded beside the old one, warmed up, and takes over by one assignment; a request
-keeps the champion that it began with. One that can't be loaded leaves the old one in place.
+A new champion is loaded beside the old one, rehearsed on canned clips, and takes over by one
+assignment; a request keeps the champion that it began with, and the old one is freed when the last
+of those requests has ended. One that can't be loaded or fails its rehearsal leaves the old one in
+place, and is left alone for a while.
 """
 
 import asyncio
+import time
+import weakref
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import StoreUnreachable
+from needledrop.errors import BundleRefused, StoreUnreachable
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
 from serving import metrics
+from serving.batching import NetworkBatcher
 from serving.logs import log_event, log_failure
+from serving.rehearsal import rehearse
 
 _LONGEST_PAUSE_SECONDS = 60.0
+_FIRST_RETRY_SECONDS = 30.0
+_LONGEST_RETRY_SECONDS = 900.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Champion:
     """A loaded bundle.
 
@@ -29,11 +35,22 @@ class Champion:
         version: in the registry.
         bundle: front end, encoder, catalogue and fingerprint.
         similar: finds the catalogue's nearest songs.
+        batcher: encodes clips.
     """
 
     version: str
     bundle: Bundle
     similar: SimilarSongs
+    batcher: NetworkBatcher
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A version that could not take over, and when it may be tried again."""
+
+    version: str
+    pause_seconds: float
+    again_at: float
 
 
 class ChampionFollower:
@@ -42,56 +59,108 @@ class ChampionFollower:
     Attributes:
         current: what answers now; None before the first promotion.
         tried: set once the registry has been looked at.
+
+    Args:
+        registry_root: folder or URI of the registry.
+        executor: where champions' networks run.
+        version: the version to serve, whatever is promoted.
+        batches: whether clips that wait together are encoded together.
     """
 
-    def __init__(self, registry_root: str | Path, version: str | None = None) -> None:
+    def __init__(
+        self,
+        registry_root: str | Path,
+        executor: Executor,
+        version: str | None = None,
+        *,
+        batches: bool = True,
+    ) -> None:
         self.current: Champion | None = None
         self.tried = asyncio.Event()
         self._registry_root = registry_root
+        self._executor = executor
         self._version = version
+        self._batches = batches
+        self._failure: _Failure | None = None
+        self._held: list[tuple[str, weakref.ref[Champion]]] = []
 
     def refresh(self) -> None:
-        """Load the champion if it isn't the current one.
+        """Load the champion if it isn't the current one, and hasn't just failed.
 
         Raises:
-            NeedledropError: it is broken; the current one stays.
+            NeedledropError: it is broken or fails its rehearsal; the current one stays.
             OSError: it can't be read; the current one stays.
         """
+        self._tell_freed()
         registry = Registry(self._registry_root)
         version = self._version or registry.champion()
         if version is None or (self.current and self.current.version == version):
+            self._failure = None  # who was promoted in vain is tried at once the next time
             return
-        bundle = Bundle.load(registry.bundle_path(version))
-        catalogue = bundle.catalogue
-        similar = SimilarSongs(catalogue.song_ids, catalogue.song_factors, bundle.gram)
-        champion = Champion(version, bundle, similar)
-        _warm_up(champion)
+        failure = self._failure if self._failure and self._failure.version == version else None
+        if failure and time.monotonic() < failure.again_at:
+            return
+        try:
+            champion = self._loaded(registry.bundle_path(version), version)
+        except StoreUnreachable:
+            raise
+        except Exception:
+            pause = _FIRST_RETRY_SECONDS
+            if failure:
+                pause = min(2 * failure.pause_seconds, _LONGEST_RETRY_SECONDS)
+            self._failure = _Failure(version, pause, time.monotonic() + pause)
+            raise
+        self._failure = None
         self.current = champion
+        self._tell_freed()
+        bundle = champion.bundle
         metrics.tell_bundle(
-            bundle.fingerprint, bundle.encoder_name, bundle.n_factors, len(catalogue.song_ids)
+            bundle.fingerprint,
+            bundle.encoder_name,
+            bundle.n_factors,
+            len(bundle.catalogue.song_ids),
         )
         log_event("champion_loaded", version=version, bundle=bundle.fingerprint)
 
-    async def follow(self, executor: Executor, poll_seconds: float) -> None:
-        """Refresh for ever; after a failure, ever more rarely up to once a minute."""
-        pause = 0.0
+    def _loaded(self, folder: Path, version: str) -> Champion:
+        """Load a version beside the current one, and rehearse it."""
+        bundle = Bundle.load(folder)
+        catalogue = bundle.catalogue
+        similar = SimilarSongs(catalogue.song_ids, catalogue.song_factors, bundle.gram)
+        rehearse(bundle, similar)
+        at_once = bundle.windows_at_once if self._batches else 0
+        champion = Champion(
+            version, bundle, similar, NetworkBatcher(bundle, self._executor, at_once)
+        )
+        self._held.append((version, weakref.ref(champion)))
+        return champion
+
+    def _tell_freed(self) -> None:
+        """Tell which champions nothing holds any more: their last requests have ended."""
+        for version in [version for version, champion in self._held if champion() is None]:
+            log_event("champion_freed", version=version)
+        self._held = [one for one in self._held if one[1]() is not None]
+        metrics.BUNDLES_HELD.set(len(self._held))
+
+    async def follow(self, loader: Executor, poll_seconds: float) -> None:
+        """Refresh for ever; while the registry's store is away, ever more rarely.
+
+        Args:
+            loader: where champions are loaded; not where requests are answered.
+            poll_seconds: between two looks; after failures up to a minute.
+        """
+        pause = poll_seconds
         while True:
             try:
-                await asyncio.get_running_loop().run_in_executor(executor, self.refresh)
+                await asyncio.get_running_loop().run_in_executor(loader, self.refresh)
                 pause = poll_seconds
+            except StoreUnreachable as error:
+                metrics.BUNDLE_LOADS.labels("unreachable").inc()
+                log_failure("registry_unreachable", error)
+                pause = min(pause * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
             except Exception as error:  # no bundle may end the serving
-                is_away = isinstance(error, StoreUnreachable)
-                metrics.BUNDLE_LOADS.labels("unreachable" if is_away else "broken").inc()
-                log_failure("registry_unreachable" if is_away else "champion_broken", error)
-                pause = min(max(pause, poll_seconds) * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
+                is_refused = isinstance(error, BundleRefused)
+                metrics.BUNDLE_LOADS.labels("refused" if is_refused else "broken").inc()
+                log_failure("champion_refused" if is_refused else "champion_broken", error)
             self.tried.set()
             await asyncio.sleep(pause)
-
-
-def _warm_up(champion: Champion) -> None:
-    """Go the whole way once, so that the first listener doesn't wait for lazy initialisation."""
-    config = champion.bundle.frontend
-    n_samples = int(config.window_seconds * config.sample_rate_hz)
-    noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
-    factors = champion.bundle.factors(champion.bundle.features(noise))
-    champion.similar.nearest(factors[np.newaxis], 1)

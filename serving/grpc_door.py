@@ -1,12 +1,14 @@
 """KServe's gRPC service with our limits, our errors, and a host of one's choice."""
 # ruff: noqa: ARG002  (signatures are KServe's and grpc_interceptor's)
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from grpc import aio
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 
 from serving import metrics
+from serving.access import AccessKeys, is_open_call
 from serving.kserve_api import (
     DataPlane,
     InferenceServicer,
@@ -16,6 +18,7 @@ from serving.kserve_api import (
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
 from serving.refusals import Refused, refusal_from
+from serving.request_id import HEADER, begin_request, current_request_id
 
 
 class GrpcDoor:
@@ -28,10 +31,11 @@ class GrpcDoor:
         repository: ModelRepositoryExtension,
         limits: ServingLimits,
         grace_seconds: float,
+        keys: AccessKeys | None = None,
     ) -> None:
         self._grace_seconds = grace_seconds
         self._server = aio.server(
-            interceptors=(_RefusalInterceptor(),),
+            interceptors=(_Doorkeeper(keys),),
             maximum_concurrent_rpcs=limits.max_in_flight,
             options=[
                 ("grpc.max_receive_message_length", limits.max_body_bytes),
@@ -57,12 +61,36 @@ class GrpcDoor:
         await self._server.stop(self._grace_seconds)
 
 
-class _RefusalInterceptor(AsyncExceptionToStatusInterceptor):
-    """Says every error as a refusal.
+class _Doorkeeper(AsyncExceptionToStatusInterceptor):
+    """Asks for the key, gives each call its id, and says every error as a refusal.
 
     KServe's own interceptor reads an attribute that its ModelNotReady doesn't have: a client would
     see UNKNOWN and an AttributeError.
     """
+
+    def __init__(self, keys: AccessKeys | None) -> None:
+        super().__init__()
+        self._keys = keys
+
+    async def intercept(
+        self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
+    ) -> Any:
+        """Let a call through, or abort it."""
+        metadata = {
+            name: value for name, value in context.invocation_metadata() if isinstance(value, str)
+        }
+        begin_request(metadata.get(HEADER))
+        if self._keys is not None and not is_open_call(method_name):
+            try:
+                self._keys.check(metadata)
+            except Refused as refusal:
+                metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
+                _count(refusal)
+                await _abort(context, refusal)
+        answer = await super().intercept(method, request_or_iterator, context, method_name)
+        # Not before: KServe takes what is set here for the caller's.
+        context.set_trailing_metadata(((HEADER, current_request_id()),))
+        return answer
 
     async def handle_exception(
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
@@ -71,7 +99,16 @@ class _RefusalInterceptor(AsyncExceptionToStatusInterceptor):
         if not isinstance(ex, Refused):  # a Refused was counted where it was raised
             if refusal.kind == "internal":
                 log_failure("failed", ex, protocol="grpc")
-            metrics.ERRORS.labels(refusal.kind).inc()
-            log_refusal(refusal, "grpc")
-        await context.abort(refusal.status_code, refusal.sentence)
-        raise refusal
+            _count(refusal)
+        await _abort(context, refusal)
+
+
+async def _abort(context: Any, refusal: Refused) -> NoReturn:
+    trailing = ((HEADER, current_request_id()),)
+    await context.abort(refusal.status_code, refusal.sentence, trailing)
+    raise refusal
+
+
+def _count(refusal: Refused) -> None:
+    metrics.ERRORS.labels(metrics.NO_MODEL, refusal.kind).inc()
+    log_refusal(refusal, "grpc", metrics.NO_MODEL)

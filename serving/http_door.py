@@ -1,20 +1,25 @@
 """What stands between the network and KServe's REST layer."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
 
 from serving import metrics
+from serving.access import AccessKeys, is_open_path
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
 from serving.refusals import Refused, refusal_from
+from serving.request_id import HEADER, begin_request
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_MODEL_OF_PATH = re.compile(r"/v[12]/models/([^/:]+)")
 
 
 class _ClientGone(Exception):
@@ -29,27 +34,52 @@ class HttpDoor:
     can't read with 422 and a copy of it; its V1 route parses JSON or not, depending on the header.
     """
 
-    def __init__(self, app: App, limits: ServingLimits) -> None:
+    def __init__(self, app: App, limits: ServingLimits, keys: AccessKeys | None = None) -> None:
         self._app = app
         self._limits = limits
+        self._keys = keys
         self._n_in_flight = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection event, as ASGI has it."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self._guarded(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        self._n_in_flight += 1
+        headers = dict(scope["headers"])
+        send = _with_header(send, HEADER, begin_request(headers.get(HEADER.encode())))
         try:
-            if self._n_in_flight > self._limits.max_in_flight:
-                raise Refused("overloaded", "too many requests at once; try again in a moment")
-            body = await self._body(scope, receive)
-            await self._guarded(_without_content_type(scope), _receive_once(body, receive), send)
+            if self._keys is not None and not is_open_path(scope["method"], scope["path"]):
+                self._keys.check(
+                    {
+                        name.decode("latin-1"): value.decode("latin-1")
+                        for name, value in headers.items()
+                    }
+                )
+            if scope["method"] in ("GET", "HEAD"):
+                await self._guarded(scope, receive, send)
+            else:
+                await self._with_body(scope, receive, send)
         except Refused as refusal:
-            count_refusal(refusal, "v2" if scope["path"].startswith("/v2/") else "v1")
+            count_refusal(refusal, scope["path"])
             await _answer(refusal, send)
         except _ClientGone:
             return
+
+    async def _with_body(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Take a request's body whole, if there is room for it, and hand it on."""
+        if self._n_in_flight >= self._limits.max_in_flight:
+            raise Refused("overloaded", "too many requests at once; try again in a moment")
+        self._n_in_flight += 1
+        try:
+            encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
+            if encoding.strip().lower() not in (b"", b"identity"):
+                raise Refused(
+                    "compressed",
+                    "expected a body without Content-Encoding, a few compressed bytes could unpack "
+                    "into any number; send it as it is",
+                )
+            body = await self._body(scope, receive)
+            await self._guarded(_without_content_type(scope), _receive_once(body, receive), send)
         finally:
             self._n_in_flight -= 1
 
@@ -97,17 +127,24 @@ class HttpDoor:
         except Exception as error:
             refusal = refusal_from(error)
             log_failure("failed", error, protocol="http")
-            metrics.ERRORS.labels(refusal.kind).inc()
+            metrics.ERRORS.labels(_model_of(scope["path"]), refusal.kind).inc()
             if answered:
                 raise
             await _answer(refusal, send)
 
 
-def count_refusal(refusal: Refused, protocol: str) -> None:
-    """Count and log a request that does not come as far as the predictor."""
-    metrics.REQUESTS.labels(protocol).inc()
-    metrics.ERRORS.labels(refusal.kind).inc()
-    log_refusal(refusal, protocol)
+def count_refusal(refusal: Refused, path: str) -> None:
+    """Count and log a request that does not come as far as a model."""
+    model, protocol = _model_of(path), "v2" if path.startswith("/v2/") else "v1"
+    metrics.REQUESTS.labels(model, protocol).inc()
+    metrics.ERRORS.labels(model, refusal.kind).inc()
+    log_refusal(refusal, protocol, model)
+
+
+def _model_of(path: str) -> str:
+    """Return the label of the model that a path names."""
+    found = _MODEL_OF_PATH.match(path)
+    return metrics.model_label(found.group(1) if found else "")
 
 
 def body_of(refusal: Refused) -> dict[str, str]:
@@ -138,13 +175,27 @@ def _receive_once(body: bytes, receive: Receive) -> Receive:
     return receive_body
 
 
+def _with_header(send: Send, name: str, value: str) -> Send:
+    """Return a channel that adds a header to the answer."""
+
+    async def send_with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            header = (name.encode(), value.encode())
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return send_with_header
+
+
 async def _answer(refusal: Refused, send: Send) -> None:
     body = orjson.dumps(body_of(refusal))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    if refusal.kind == "slow_upload":
-        headers.append((b"connection", b"close"))  # nobody waits for the rest
-    await send({"type": "http.response.start", "status": refusal.http_status, "headers": headers})
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    headers |= refusal.http_headers
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refusal.http_status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
     await send({"type": "http.response.body", "body": body, "more_body": False})

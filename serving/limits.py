@@ -1,4 +1,4 @@
-"""What one request, and all requests together, may ask of the predictor."""
+"""What one request, and all requests together, may ask of the server."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,18 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class ServingLimits:
-    """The predictor's limits; each is refused with one sentence, before the work that it bounds.
+    """The server's limits; each is refused with one sentence, before the work that it bounds.
 
     Attributes:
         max_body_bytes: of an HTTP body or a gRPC message; a longer one is never held in memory.
         max_upload_seconds: for an HTTP body to arrive.
+        max_request_seconds: from a body that has arrived to the answer; what has not been begun by
+            then isn't begun any more.
         max_clip_seconds: of decoded audio per clip.
+        max_sample_rate_hz: of an audio file.
+        max_channels: of an audio file.
+        max_decoded_ratio: bytes of samples (32 bits each) for one byte of an audio file. Speech at
+            6 kbit/s has 256, a file that unpacks silence for hours has ten thousands.
         max_clips: per request.
         max_n_nearest: songs asked for per clip.
         max_in_flight: requests that are being read or answered at once, for each of HTTP and gRPC;
@@ -24,7 +30,11 @@ class ServingLimits:
 
     max_body_bytes: int = 32 * MIB
     max_upload_seconds: float = 30.0
+    max_request_seconds: float = 30.0
     max_clip_seconds: float = 120.0
+    max_sample_rate_hz: int = 192_000
+    max_channels: int = 8
+    max_decoded_ratio: float = 1000.0
     max_clips: int = 16
     max_n_nearest: int = 100
     max_in_flight: int = 32
@@ -34,6 +44,10 @@ class ServingLimits:
             ("max_body_bytes", 1024),
             ("max_upload_seconds", 0.1),
             ("max_clip_seconds", DecodeLimits().min_seconds),
+            ("max_request_seconds", 0.1),
+            ("max_sample_rate_hz", 8000),
+            ("max_channels", 1),
+            ("max_decoded_ratio", 1.0),
             ("max_clips", 1),
             ("max_n_nearest", 1),
             ("max_in_flight", 1),
@@ -50,4 +64,10 @@ class ServingLimits:
     @property
     def decode_limits(self) -> DecodeLimits:
         """What an encoded clip may be."""
-        return DecodeLimits(max_seconds=self.max_clip_seconds, max_bytes=self.max_body_bytes)
+        return DecodeLimits(
+            max_seconds=self.max_clip_seconds,
+            max_channels=self.max_channels,
+            max_sample_rate_hz=self.max_sample_rate_hz,
+            max_bytes=self.max_body_bytes,
+            max_ratio=self.max_decoded_ratio,
+        )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serving.refusals import Refused
+from serving.request_id import current_request_id
 
 _LOGGER = logging.getLogger("needledrop.serving")
 _LONGEST_TEXT = 2000
@@ -15,17 +16,28 @@ _LONGEST_TEXT = 2000
 
 def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Log an event with its fields."""
-    _LOGGER.log(level, event, extra={"fields": fields})
+    _LOGGER.log(level, event, extra={"fields": _with_request_id(fields)})
 
 
-def log_refusal(refusal: Refused, protocol: str) -> None:
+def log_refusal(refusal: Refused, protocol: str, model: str) -> None:
     """Log that a request was refused: the kind, not the sentence, which may quote the request."""
-    log_event("refused", kind=refusal.kind, status=refusal.http_status, protocol=protocol)
+    log_event(
+        "refused",
+        kind=refusal.kind,
+        status=refusal.http_status,
+        protocol=protocol,
+        model=model,
+    )
 
 
 def log_failure(event: str, error: BaseException, **fields: Any) -> None:
     """Log an error that is ours, with its trace (in one line)."""
-    _LOGGER.error(event, exc_info=error, extra={"fields": fields})
+    _LOGGER.error(event, exc_info=error, extra={"fields": _with_request_id(fields)})
+
+
+def _with_request_id(fields: dict[str, Any]) -> dict[str, Any]:
+    request_id = current_request_id()
+    return {"request_id": request_id, **fields} if request_id else fields
 
 
 def configure_logs(*, access_log: bool = False) -> None:

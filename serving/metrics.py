@@ -1,6 +1,8 @@
-"""What the predictor tells Prometheus, beside KServe's own metrics, on ``GET /metrics``.
+"""What the server tells Prometheus, beside KServe's own metrics, on ``GET /metrics``.
 
-Base units, one prefix, and no label whose values a client chooses: no user, song or model name.
+Base units, one prefix, and no label whose values a client chooses: no user and no song, and of the
+models only those that are served; a request for another one, or refused before its model is known,
+counts for the model "none".
 """
 
 import time
@@ -12,26 +14,35 @@ from prometheus_client import Counter, Gauge, Histogram
 from serving.refusals import STATUS_OF_KIND
 
 PROTOCOLS = ("v1", "v2", "grpc")
+NO_MODEL = "none"
 STAGES = ("parse", "decode", "frontend", "network", "nearest")
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 REQUESTS = Counter(
-    "needledrop_requests_total", "Predictions asked for, answered or refused.", ["protocol"]
+    "needledrop_requests_total",
+    "Predictions asked for, answered or refused.",
+    ["model", "protocol"],
 )
-ERRORS = Counter("needledrop_errors_total", "Requests refused, by kind.", ["kind"])
+ERRORS = Counter("needledrop_errors_total", "Requests refused, by kind.", ["model", "kind"])
 REQUEST_SECONDS = Histogram(
     "needledrop_request_duration_seconds",
     "From a request that has arrived whole to its answer or refusal.",
-    ["protocol"],
+    ["model", "protocol"],
     buckets=_BUCKETS,
 )
 STAGE_SECONDS = Histogram(
     "needledrop_stage_duration_seconds",
-    "Time in one stage: parse and nearest of a request; decode, frontend and network of a clip.",
+    "Time in one stage: parse and nearest of a request; decode and frontend of a clip; network of "
+    "a batch of clips.",
     ["stage"],
     buckets=_BUCKETS,
 )
 CLIPS = Counter("needledrop_clips_total", "Clips encoded, by what came in.", ["source"])
+BATCH_CLIPS = Histogram(
+    "needledrop_batch_clips",
+    "Clips that went through the network together.",
+    buckets=(1, 2, 4, 8, 16, 32),
+)
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
 BUNDLE_INFO = Gauge(
@@ -42,22 +53,45 @@ BUNDLE_INFO = Gauge(
 BUNDLE_LOADED = Gauge(
     "needledrop_bundle_loaded_timestamp_seconds", "When the bundle that answers was loaded."
 )
+BUNDLES_HELD = Gauge(
+    "needledrop_bundles_held",
+    "Bundles in memory: the one that answers, and old ones until their last request has ended.",
+)
 BUNDLE_LOADS = Counter(
-    "needledrop_bundle_loads_total", "Champions loaded, found broken, or out of reach.", ["outcome"]
+    "needledrop_bundle_loads_total",
+    "Champions loaded, found broken, refused after a rehearsal, or out of reach.",
+    ["outcome"],
 )
 
 # A series that is there from the start can be rated and alerted on from its first event.
 for _protocol in PROTOCOLS:
-    REQUESTS.labels(_protocol)
-    REQUEST_SECONDS.labels(_protocol)
+    REQUESTS.labels(NO_MODEL, _protocol)
 for _kind in STATUS_OF_KIND:
-    ERRORS.labels(_kind)
+    ERRORS.labels(NO_MODEL, _kind)
 for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _source in ("audio", "log_mel"):
     CLIPS.labels(_source)
-for _outcome in ("loaded", "broken", "unreachable"):
+for _outcome in ("loaded", "broken", "refused", "unreachable"):
     BUNDLE_LOADS.labels(_outcome)
+
+
+_MODELS: set[str] = set()
+
+
+def announce_model(name: str) -> None:
+    """Make the series of a model that is served."""
+    _MODELS.add(name)
+    for protocol in PROTOCOLS:
+        REQUESTS.labels(name, protocol)
+        REQUEST_SECONDS.labels(name, protocol)
+    for kind in STATUS_OF_KIND:
+        ERRORS.labels(name, kind)
+
+
+def model_label(name: str) -> str:
+    """Return a model's label: its name where it is served, as a client may name anything."""
+    return name if name in _MODELS else NO_MODEL
 
 
 @contextmanager

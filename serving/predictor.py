@@ -2,10 +2,8 @@
 # ruff: noqa: ARG002  (signatures are KServe's)
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,53 +11,30 @@ from numpy.typing import NDArray
 
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import NeedledropError, NoChampion
+from needledrop.errors import NoChampion
 from serving import metrics
 from serving.champion import Champion, ChampionFollower
-from serving.kserve_api import InferenceVerb, InferRequest, Model
+from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
-from serving.logs import log_failure, log_refusal
+from serving.model import ServedModel, UnreadBody
 from serving.refusals import Refused, refusal_from
 from serving.schema import MODEL_NAME, Answer, Clip, Question
 from serving.v1 import question_from_v1
 from serving.v2 import question_from_grpc, question_from_v2
 
 
-@dataclass(frozen=True)
-class UnreadBody:
-    """An HTTP request's body, as it came.
-
-    Attributes:
-        protocol: "v1" or "v2".
-        content: the bytes.
-        header_length: the header ``Inference-Header-Content-Length``, where there is one.
-    """
-
-    protocol: str
-    content: bytes
-    header_length: str | None = None
-
-
-class FactorPredictor(Model):
-    """Answers clips with latent factors and the nearest songs.
-
-    All that takes time runs in ``executor``; the event loop only passes things on.
-    """
+class FactorPredictor(ServedModel):
+    """Answers clips with latent factors and the nearest songs."""
 
     def __init__(
         self, follower: ChampionFollower, limits: ServingLimits, executor: Executor
     ) -> None:
-        super().__init__(MODEL_NAME)
+        super().__init__(MODEL_NAME, limits, executor)
         self._follower = follower
-        self._limits = limits
-        self._executor = executor
 
-    async def healthy(self) -> bool:
-        """Tell whether there is a champion to answer."""
-        return self._follower.current is not None
-
-    def load(self) -> bool:
-        """Load nothing: KServe calls this, in the event loop, when the model is not ready."""
+    @property
+    def can_answer(self) -> bool:
+        """Whether there is a champion."""
         return self._follower.current is not None
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -81,36 +56,11 @@ class FactorPredictor(Model):
             {"name": "nearest_scores", "datatype": "FP32", "shape": [-1, -1]},
         ]
 
-    async def __call__(
-        self,
-        body: UnreadBody | InferRequest,
-        headers: dict[str, str] | None = None,
-        verb: InferenceVerb = InferenceVerb.PREDICT,
-    ) -> Any:
-        """Answer one request, count it, time it, and let no error but a refusal out."""
-        protocol = body.protocol if isinstance(body, UnreadBody) else "grpc"
-        metrics.REQUESTS.labels(protocol).inc()
-        with metrics.IN_FLIGHT.track_inprogress(), metrics.REQUEST_SECONDS.labels(protocol).time():
-            try:
-                if verb is not InferenceVerb.PREDICT:
-                    raise Refused("closed", "this model explains nothing; ask for :predict")
-                return await super().__call__(body, headers, verb)
-            except Exception as error:
-                refusal = refusal_from(error)
-                if refusal.kind == "internal":
-                    log_failure("failed", error, protocol=protocol)
-                metrics.ERRORS.labels(refusal.kind).inc()
-                log_refusal(refusal, protocol)
-                raise refusal from None
-
     async def preprocess(
         self, payload: UnreadBody | InferRequest, headers: dict[str, str] | None = None
     ) -> Question:
         """Read the request."""
-        if self._follower.current is None:
-            raise NoChampion
-        question: Question = await self._off_the_loop(question_from, payload, self._limits)
-        return question
+        return await self.off_the_loop(question_from, payload, self.limits)
 
     async def predict(
         self,
@@ -122,11 +72,32 @@ class FactorPredictor(Model):
         champion = self._follower.current
         if champion is None:
             raise NoChampion
-        answer = await self._off_the_loop(answer_from, champion, payload, self._limits)
+        factors = await self._factors(champion, payload.clips)
+        answer = await self.off_the_loop(answer_from, champion, factors, payload.n_nearest)
         return payload.say(answer)
 
-    async def _off_the_loop(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, act, *arguments)
+    async def _factors(self, champion: Champion, clips: tuple[Clip, ...]) -> NDArray[np.float32]:
+        """Return (n, k) factors; the first clip that can't be used refuses them all."""
+        outcomes = await asyncio.gather(
+            *(self._factors_of(champion, clip) for clip in clips), return_exceptions=True
+        )
+        for clip, outcome in zip(clips, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                refusal = refusal_from(outcome)
+                raise outcome if refusal.kind == "internal" else refusal.at(clip.place)
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return np.stack([outcome for outcome in outcomes if isinstance(outcome, np.ndarray)])
+
+    async def _factors_of(self, champion: Champion, clip: Clip) -> NDArray[np.float32]:
+        """Return one clip's factors, (k,) float32."""
+        bundle = champion.bundle
+        features = await self.off_the_loop(features_of, clip, bundle, self.limits)
+        factors = await champion.batcher.factors(features)
+        if not np.isfinite(factors).all():
+            raise Refused("not_finite", "expected log-mel of this front end, its factors overflow")
+        metrics.CLIPS.labels("audio" if isinstance(clip.content, bytes) else "log_mel").inc()
+        return factors
 
 
 def question_from(payload: UnreadBody | InferRequest, limits: ServingLimits) -> Question:
@@ -143,35 +114,23 @@ def question_from(payload: UnreadBody | InferRequest, limits: ServingLimits) -> 
         return question_from_v2(payload.content, payload.header_length, limits)
 
 
-def answer_from(champion: Champion, question: Question, limits: ServingLimits) -> Answer:
-    """Answer a question: decode, encode, find the nearest songs.
+def features_of(clip: Clip, bundle: Bundle, limits: ServingLimits) -> ClipFeatures:
+    """Return what the front end hears in a clip, or take what it heard.
 
     Raises:
-        Refused: a clip can't be used; says which.
+        NeedledropError, Refused: the clip can't be used.
     """
-    factors = np.stack([_factors_of(clip, champion.bundle, limits) for clip in question.clips])
-    with metrics.stage("nearest") if question.n_nearest else nullcontext():
-        song_ids, scores = champion.similar.nearest(factors, question.n_nearest)
+    if isinstance(clip.content, bytes):
+        return features_from_audio(clip.content, bundle, limits)
+    _check_log_mel(clip.content, bundle, limits)
+    return bundle.features_from_log_mel(clip.content)
+
+
+def answer_from(champion: Champion, factors: NDArray[np.float32], n_nearest: int) -> Answer:
+    """Find the songs nearest to (n, k) factors, and name the bundle."""
+    with metrics.stage("nearest") if n_nearest else nullcontext():
+        song_ids, scores = champion.similar.nearest(factors, n_nearest)
     return Answer(factors, song_ids, scores, champion.bundle.fingerprint)
-
-
-def _factors_of(clip: Clip, bundle: Bundle, limits: ServingLimits) -> NDArray[np.float32]:
-    """Return one clip's factors, (k,) float32."""
-    try:
-        if isinstance(clip.content, bytes):
-            features = features_from_audio(clip.content, bundle, limits)
-            with metrics.stage("network"):
-                factors = bundle.factors(features)
-        else:
-            _check_log_mel(clip.content, bundle, limits)
-            with metrics.stage("network"):
-                factors = bundle.factors_from_log_mel(clip.content)
-        if not np.isfinite(factors).all():
-            raise Refused("not_finite", "expected log-mel of this front end, its factors overflow")
-    except (NeedledropError, Refused) as error:
-        raise refusal_from(error).at(clip.place) from None
-    metrics.CLIPS.labels("audio" if isinstance(clip.content, bytes) else "log_mel").inc()
-    return factors
 
 
 def features_from_audio(audio: bytes, bundle: Bundle, limits: ServingLimits) -> ClipFeatures:

@@ -22,6 +22,8 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "over_limit": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "body_too_large": (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "slow_upload": (408, grpc.StatusCode.DEADLINE_EXCEEDED),
+    "compressed": (415, grpc.StatusCode.UNIMPLEMENTED),
+    "no_key": (401, grpc.StatusCode.UNAUTHENTICATED),
     # the clip, as needledrop.errors.ClipRejected names it
     "empty": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "not_audio": (400, grpc.StatusCode.INVALID_ARGUMENT),
@@ -30,14 +32,20 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "too_long": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "silent": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "unsupported": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "inflated": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "unreadable": (400, grpc.StatusCode.INVALID_ARGUMENT),
     # the server
     "closed": (403, grpc.StatusCode.PERMISSION_DENIED),
     "no_such_model": (404, grpc.StatusCode.NOT_FOUND),
     "no_champion": (503, grpc.StatusCode.UNAVAILABLE),
-    "overloaded": (503, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "overloaded": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "too_slow": (504, grpc.StatusCode.DEADLINE_EXCEEDED),
     "internal": (500, grpc.StatusCode.INTERNAL),
 }
+
+
+#: After how many seconds it is worth asking again, where that is known.
+RETRY_AFTER_SECONDS = {"overloaded": 1, "no_champion": 5}
 
 
 class Refused(GrpcException):
@@ -58,6 +66,16 @@ class Refused(GrpcException):
     def __str__(self) -> str:
         return self.sentence
 
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """Headers that the REST answer has beside its content's."""
+        if self.kind == "no_key":
+            return {"www-authenticate": "Bearer"}
+        if self.kind == "slow_upload":
+            return {"connection": "close"}  # nobody waits for the rest
+        seconds = RETRY_AFTER_SECONDS.get(self.kind)
+        return {} if seconds is None else {"retry-after": str(seconds)}
+
     def at(self, place: str) -> "Refused":
         """Return the same refusal, saying which part of the request it is about."""
         return Refused(self.kind, f"{place}: {self.sentence}")
@@ -77,7 +95,10 @@ def refusal_from(error: Exception) -> Refused:
         case NoChampion() | ModelNotReady() | ServerNotReady():
             return Refused("no_champion", NO_CHAMPION)
         case ModelNotFound():
-            return Refused("no_such_model", "expected the model latent-factors, got another name")
+            return Refused(
+                "no_such_model",
+                "expected a model that is served here, got another name; GET /v1/models lists them",
+            )
         case InvalidInput():
             return Refused("malformed", "the request does not follow the inference protocol V2")
         case _:

@@ -2,6 +2,7 @@
 # ruff: noqa: ARG001, ARG002  (signatures are KServe's and FastAPI's)
 
 import asyncio
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from needledrop.errors import ConfigRejected
+from serving.access import AccessKeys
 from serving.champion import ChampionFollower
 from serving.grpc_door import GrpcDoor
 from serving.http_door import HttpDoor, body_of, count_refusal
@@ -26,7 +28,8 @@ from serving.kserve_api import (
 )
 from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
-from serving.predictor import FactorPredictor, UnreadBody
+from serving.model import UnreadBody
+from serving.predictor import FactorPredictor
 from serving.refusals import Refused
 from serving.schema import MODEL_NAME
 
@@ -43,8 +46,10 @@ class ServerConfig:
         grpc_port: None for no gRPC.
         limits: what requests may ask.
         n_threads: clips encoded at once, each on one core.
+        batches: whether clips that wait together share a pass through the network.
         poll_seconds: how often the registry is asked for its champion.
         grace_seconds: for requests in flight to end after SIGTERM.
+        keys: what callers must show one of; None lets everyone ask.
         access_log: a line for each HTTP request; costs about a third of the throughput.
     """
 
@@ -55,9 +60,11 @@ class ServerConfig:
     grpc_port: int | None = 8081
     limits: ServingLimits = field(default_factory=ServingLimits)
     n_threads: int = 1
+    batches: bool = True
     poll_seconds: float = 5.0
     grace_seconds: int = 20
     access_log: bool = False
+    keys: AccessKeys | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_threads <= 256:
@@ -77,7 +84,7 @@ def serve(config: ServerConfig) -> None:
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)
     executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
-    follower = ChampionFollower(config.registry, config.version)
+    follower = ChampionFollower(config.registry, executor, config.version, batches=config.batches)
     server = PredictorServer(config, follower)
     server.register_model(FactorPredictor(follower, config.limits, executor))
     server.start([])
@@ -98,9 +105,10 @@ class PredictorServer(ModelServer):
         )
         self._config = config
         self._follower = follower
+        self._stopping: asyncio.Future[None] | None = None  # held, so that it isn't collected
         self.dataplane = UnreadDataPlane(self.registered_models)
         self.model_repository_extension = ClosedRepository(self.registered_models)
-        rest_app.add_middleware(HttpDoor, limits=config.limits)
+        rest_app.add_middleware(HttpDoor, limits=config.limits, keys=config.keys)
         rest_app.add_exception_handler(Refused, _answer_refused)
         rest_app.add_exception_handler(RequestValidationError, _answer_no_body)
 
@@ -114,6 +122,7 @@ class PredictorServer(ModelServer):
                 self.model_repository_extension,
                 config.limits,
                 config.grace_seconds,
+                config.keys,
             )
             self.servers.append(self._grpc_server.start())
         loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -129,10 +138,17 @@ class PredictorServer(ModelServer):
             loader.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, sig: int) -> None:
-        """Stop both servers, also when the signal comes before uvicorn listens to signals."""
+        """Let both servers end what they have accepted, and take nothing new.
+
+        KServe's own would unload the models at once, and a request whose body is still arriving
+        would be told that there is no such model. The signal may also come before uvicorn listens
+        to signals.
+        """
+        log_event("stopping", signal=signal.Signals(sig).name)
         if self._rest_server is not None:
             self._rest_server._server.should_exit = True
-        super().stop(sig)
+        if self._grpc_server is not None:
+            self._stopping = asyncio.ensure_future(self._grpc_server.stop(sig))
 
     async def _announce(self) -> None:
         """Say once, on stdout, that requests are accepted, and how to send one."""
@@ -171,8 +187,9 @@ class UnreadDataPlane(DataPlane):
         return content, headers_out
 
     async def ready(self) -> bool:
-        """Tell whether the server can predict, where KServe's own is always ready."""
-        return bool(await self.model_ready(MODEL_NAME))
+        """Tell whether all models can answer, where KServe's own server is always ready."""
+        names = list(self.model_registry.get_models())
+        return bool(names) and all([await self.model_ready(name) for name in names])
 
     async def model_ready(
         self, model_name: str, disable_predictor_health_check: bool = False
@@ -201,13 +218,12 @@ class ClosedRepository(ModelRepositoryExtension):
 async def _answer_no_body(request: Request, error: RequestValidationError) -> JSONResponse:
     """FastAPI looks into no body (see HttpDoor), but it insists that V2 has one."""
     refusal = Refused("malformed", "expected a request in JSON, got an empty body")
-    count_refusal(refusal, "v2")
+    count_refusal(refusal, request.url.path)
     return await _answer_refused(request, refusal)
 
 
 async def _answer_refused(request: Request, refusal: Refused) -> JSONResponse:
-    headers = {"Retry-After": "5"} if refusal.http_status == 503 else None
-    return JSONResponse(body_of(refusal), refusal.http_status, headers)
+    return JSONResponse(body_of(refusal), refusal.http_status, refusal.http_headers)
 
 
 def ready_line(config: ServerConfig, follower: ChampionFollower) -> str:

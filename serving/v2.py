@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serving.kserve_api import InferOutput, InferRequest, InferResponse, RequestedOutput
 from serving.limits import ServingLimits
 from serving.refusals import Refused
+from serving.request_id import current_request_id
 from serving.schema import (
     MODEL_NAME,
     Answer,
@@ -170,7 +171,7 @@ def _question_from_tensors(
         n_nearest=0 if wanted.keys() == {"factors"} else n_nearest,
         say=lambda answer: _response(
             answer,
-            request_id or uuid.uuid4().hex,
+            request_id or current_request_id() or uuid.uuid4().hex,
             {name: binary if own is None else own for name, own in wanted.items()},
         ),
     )

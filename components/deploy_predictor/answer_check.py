@@ -1,21 +1,16 @@
 """Asks a predictor about one clip, over HTTP V2, and judges its answer.
 
-The clip is made here, so that a check needs no data: a chord, a little longer than the window that
-the bundle's encoder hears at once.
+The clip is a canned one (:mod:`needledrop.audio.canned`), so that a check needs no data.
 """
 
 import base64
 import http.client
-import io
 import json
-import wave
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-
-from needledrop.audio.frontend import FrontendConfig
 
 MODEL_NAME = "latent-factors"
 _PATH = f"/v2/models/{MODEL_NAME}/infer"
@@ -34,20 +29,6 @@ class Fault:
 
     reason: str
     kind: Literal["no_answer", "other_bundle", "wrong"]
-
-
-def canned_clip(config: FrontendConfig) -> bytes:
-    """Return a WAV file: a second more than a window of a chord of three tones."""
-    n_samples = int((config.window_seconds + 1.0) * config.sample_rate_hz)
-    time_seconds = np.arange(n_samples) / config.sample_rate_hz
-    chord = sum(np.sin(2 * np.pi * tone_hz * time_seconds) for tone_hz in (220.0, 277.2, 329.6))
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(config.sample_rate_hz)
-        writer.writeframes((np.asarray(chord) / 4 * 32_767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def fault_in_answer(

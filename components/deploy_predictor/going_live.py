@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from components.deploy_predictor.answer_check import canned_clip
 from components.deploy_predictor.cluster import Cluster
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.inference_service import Release
 from components.deploy_predictor.rollout import Rollout
 from feature_repo.store import ONLINE_VIEWS, FactorStore
+from needledrop.audio.canned import canned_clip
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import NeedledropError
 from needledrop.promotion.registry import Registry

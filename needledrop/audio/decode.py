@@ -2,7 +2,9 @@
 
 FFmpeg (through PyAV) can open playlists that name other files and addresses. So the container is
 told from the first bytes, FFmpeg is given that one demuxer by name, and only ever sees bytes: no
-clip can make the decoder open anything else.
+clip can make the decoder open anything else. Of FFmpeg's hundreds of decoders, many of them old and
+hardly read by anyone, only those of the formats that are taken may run; a picture in a tag isn't
+looked at.
 """
 
 import io
@@ -18,6 +20,12 @@ from numpy.typing import NDArray
 
 from needledrop.errors import ClipRejected, ConfigRejected
 
+_DECODERS = (
+    *("aac", "alac", "flac", "mp1float", "mp2float", "mp3float", "opus", "vorbis"),
+    *("adpcm_ima_wav", "adpcm_ms", "pcm_alaw", "pcm_mulaw", "pcm_f32le", "pcm_f64le"),
+    *("pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le"),
+)
+_FREE_BYTES = 4 << 20
 _SILENT_PEAK = 1e-4  # -80 dB below full scale
 
 
@@ -31,6 +39,8 @@ class DecodeLimits:
         max_channels: of the file; they are averaged to mono.
         max_sample_rate_hz: of the file.
         max_bytes: of the encoded clip.
+        max_ratio: of the samples' bytes (32 bits each, all channels) to the encoded clip's. It
+            holds from 4 MiB of samples on: a small clip may well repeat itself.
     """
 
     min_seconds: float = 3.0
@@ -38,6 +48,7 @@ class DecodeLimits:
     max_channels: int = 16
     max_sample_rate_hz: int = 384_000
     max_bytes: int = 512 << 20
+    max_ratio: float = 1e6  # no limit: a fingerprint of these settings is one of JSON
 
     def __post_init__(self) -> None:
         if not 0 < self.min_seconds < self.max_seconds < math.inf:
@@ -121,7 +132,11 @@ def _decode_mono(
     rate = 0
     try:
         with av.open(
-            io.BytesIO(encoded), mode="r", format=container, metadata_errors="ignore"
+            io.BytesIO(encoded),
+            mode="r",
+            format=container,
+            options={"codec_whitelist": ",".join(_DECODERS)},
+            metadata_errors="ignore",
         ) as file:
             if not file.streams.audio:
                 raise ClipRejected("not_audio", "expected an audio stream, the file holds none")
@@ -140,6 +155,12 @@ def _decode_mono(
                     raise ClipRejected(
                         "too_long", f"expected at most {limits.max_seconds:g} s of audio, got more"
                     )
+                if 4 * n_channels * n_samples > max(_FREE_BYTES, limits.max_ratio * len(encoded)):
+                    raise ClipRejected(
+                        "inflated",
+                        f"expected at most {limits.max_ratio:g} bytes of samples for a byte of the "
+                        "file, got more",
+                    )
     except (av.error.FFmpegError, ValueError) as error:
         # A clip that breaks off ends here too; whether enough came is the caller's question.
         if not blocks:
@@ -152,6 +173,11 @@ def _decode_mono(
 
 
 def _checked_rate(codec: "av.AudioCodecContext", limits: DecodeLimits) -> int:
+    if codec.name not in _DECODERS:
+        raise ClipRejected(
+            "unsupported",
+            f"expected MP3, AAC, ALAC, Vorbis, Opus, FLAC or PCM in the file, got {codec.name}",
+        )
     if not 1 <= codec.sample_rate <= limits.max_sample_rate_hz:
         raise ClipRejected(
             "unsupported",

@@ -8,7 +8,7 @@ Shapes: t frames, m mel bands, I songs, U users, k factors.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from needledrop.artifacts import fingerprint_of_folder, read_json, whole_folder, write_json
 from needledrop.audio.bag_of_words import BagOfWords
+from needledrop.audio.canned import canned_clips
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
 from needledrop.encoders.catalogue import USAGE, Catalogue
@@ -33,6 +34,7 @@ from needledrop.factors.fold_in import fold_in_rows
 from needledrop.plays.triplets import Plays
 
 _FINGERPRINT_FILE = "fingerprint.json"
+_CANNED_FILE = "canned.safetensors"
 _VERSION_DIGITS = 16
 
 
@@ -47,6 +49,8 @@ class Bundle:
         gram: (k, k) float64, X^T X of the user factors: what similarity by usage needs.
         about: how it was made: configurations, fingerprints of data and code, figures.
         fingerprint: 64 hexadecimal digits; empty until the bundle is saved or loaded.
+        canned_factors: (n, k) of the canned clips, where the bundle was made: what it must answer
+            wherever it runs. None before it is saved, and in bundles of older versions.
     """
 
     encoder: CnnEncoder | LinearEncoder
@@ -55,6 +59,7 @@ class Bundle:
     gram: NDArray[np.float64]
     about: Mapping[str, Any]
     fingerprint: str = ""
+    canned_factors: NDArray[np.float32] | None = None
 
     @property
     def version(self) -> str:
@@ -104,8 +109,25 @@ class Bundle:
         """
         return self.factors(self.features(self.waveform(source, limits)))
 
+    def n_windows(self, features: ClipFeatures) -> int:
+        """Return how many windows the network hears a clip by: what it costs; 1 without a network.
+
+        Raises:
+            ShapeMismatch: other mel bands, or fewer frames than a window.
+        """
+        return self.encoder.n_windows(features) if isinstance(self.encoder, CnnEncoder) else 1
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows are worth taking together."""
+        return self.encoder.windows_at_once if isinstance(self.encoder, CnnEncoder) else 1
+
     def factors_from_log_mel(self, log_mel: NDArray[np.float16]) -> NDArray[np.float32]:
-        """Return (k,) float32 factors from (t, m) log-mel of this bundle's front end.
+        """Return (k,) float32 factors of log-mel; raises as :meth:`features_from_log_mel`."""
+        return self.factors(self.features_from_log_mel(log_mel))
+
+    def features_from_log_mel(self, log_mel: NDArray[np.float16]) -> ClipFeatures:
+        """Return features from (t, m) log-mel of this bundle's front end.
 
         Raises:
             ShapeMismatch: not (t, m), fewer frames than a window, or not finite.
@@ -118,7 +140,16 @@ class Bundle:
         if not np.isfinite(log_mel).all():
             raise ShapeMismatch("expected finite log-mel, got NaN or infinity")
         as_stored = np.asarray(log_mel, dtype=np.float16)
-        return self.factors(ClipFeatures(as_stored, np.empty((0, 0), np.float16)))
+        features = ClipFeatures(as_stored, np.empty((0, 0), np.float16))
+        self.n_windows(features)
+        return features
+
+    def hear_canned_clips(self) -> NDArray[np.float32]:
+        """Return (n, k) factors of the canned clips, as they come out here and now."""
+        limits = DecodeLimits(min_seconds=self.frontend.window_seconds / 2)
+        return np.stack(
+            [self.factors_from_clip(clip, limits) for clip in canned_clips(self.frontend)]
+        )
 
     def fold_in_users(self, plays: Plays) -> NDArray[np.float32]:
         """Return (U, k) user factors in this bundle's space, from any plays.
@@ -138,10 +169,12 @@ class Bundle:
 
     def save(self, folder: Path) -> "Bundle":
         """Write the bundle whole or not at all; return it with its fingerprint."""
+        canned_factors = self.hear_canned_clips()
         with whole_folder(folder) as temporary:
             tensors, settings = _encoder_content(self.encoder)
             save_file(tensors, temporary / "weights.safetensors")
             save_file({"gram": np.ascontiguousarray(self.gram)}, temporary / "users.safetensors")
+            save_file({"factors": canned_factors}, temporary / _CANNED_FILE)
             self.catalogue.save(temporary)
             write_json(
                 temporary / "bundle.json",
@@ -155,9 +188,7 @@ class Bundle:
                 self.encoder.bag_of_words.save(temporary / "bag_of_words")
             fingerprint = fingerprint_of_folder(temporary)
             write_json(temporary / _FINGERPRINT_FILE, {"sha256": fingerprint})
-        return Bundle(
-            self.encoder, self.frontend, self.catalogue, self.gram, self.about, fingerprint
-        )
+        return replace(self, fingerprint=fingerprint, canned_factors=canned_factors)
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
@@ -184,12 +215,18 @@ class Bundle:
                 gram=load_file(folder / "users.safetensors")["gram"],
                 about=about["about"],
                 fingerprint=got,
+                canned_factors=_canned_factors(folder),
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ArtifactBroken(
                 f"bundle {folder.name}: its files don't fit together ({error}); was it made by "
                 "another version of needledrop?"
             ) from error
+
+
+def _canned_factors(folder: Path) -> NDArray[np.float32] | None:
+    path = folder / _CANNED_FILE
+    return load_file(path)["factors"] if path.exists() else None
 
 
 def _encoder_content(

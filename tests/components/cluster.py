@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from components.deploy_predictor.answer_check import canned_clip
 from components.deploy_predictor.cluster import Cluster
 from components.deploy_predictor.config import DeployConfig
 from components.deploy_predictor.inference_service import Release
 from components.deploy_predictor.rollout import Rollout
+from needledrop.audio.canned import canned_clip
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.promotion.verdict import Check, Verdict
 from tests.kubernetes_api import DOMAIN, KubernetesApi

@@ -10,7 +10,7 @@ from tests.serving.world import N_FACTORS, N_SONGS, PREDICT, Server
 
 def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> None:
     def figures() -> dict[str, float]:
-        stages = ("parse", "decode", "frontend", "network", "nearest")
+        stages = ("parse", "decode", "frontend", "nearest")
         return {
             "requests": server.metric("needledrop_requests_total", protocol="v1"),
             "not_audio": server.metric("needledrop_errors_total", kind="not_audio"),
@@ -37,7 +37,6 @@ def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> N
         "parse": 2,
         "decode": 4,
         "frontend": 3,
-        "network": 3,
         "nearest": 1,
     }
     assert server.metric("needledrop_requests_in_flight") == 0
@@ -72,10 +71,12 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_bundle_info",
         "needledrop_bundle_loaded_timestamp_seconds",
         "needledrop_bundle_loads",
+        "needledrop_bundles_held",
+        "needledrop_batch_clips",
     }
     labels = {label for family in ours for sample in family.samples for label in sample.labels}
     assert labels == {
-        "protocol", "kind", "stage", "source", "outcome", "le",
+        "model", "protocol", "kind", "stage", "source", "outcome", "le",
         "bundle", "encoder", "n_factors", "n_songs",
     }  # fmt: skip
     for song_id in bundle.catalogue.song_ids:
@@ -86,7 +87,8 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
 def test_every_kind_of_error_is_there_from_the_start(server: Server) -> None:
     text = server.get("/metrics").body.decode()
     for kind in ("internal", "no_champion", "too_long", "body_too_large", "unreadable"):
-        assert f'needledrop_errors_total{{kind="{kind}"}}' in text
+        for model in ("latent-factors", "none"):
+            assert f'needledrop_errors_total{{kind="{kind}",model="{model}"}}' in text
 
 
 def test_the_log_has_one_json_object_a_line_and_no_payload(server: Server, wav: bytes) -> None:
@@ -100,6 +102,7 @@ def test_the_log_has_one_json_object_a_line_and_no_payload(server: Server, wav: 
             "kind": "unknown_field",
             "status": 400,
             "protocol": "v1",
+            "model": "latent-factors",
         }.items()
     )
     assert secret not in server.log.read_text()

@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 from scipy import sparse
 
 from needledrop.audio.frontend import FrontendConfig
@@ -185,10 +185,14 @@ class Server:
         return self.request("POST", path, body, headers or {"Content-Type": "application/json"})
 
     def metric(self, name: str, **labels: str) -> float:
-        shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        pattern = "^" + re.escape(f"{name}{{{shown}}}" if labels else name) + r" (\S+)$"
-        found = re.search(pattern, self.get("/metrics").body.decode(), re.MULTILINE)
-        return float(found.group(1)) if found else 0.0
+        """The sum of a metric's series that have these labels, whatever others they have."""
+        text = self.get("/metrics").body.decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and sample.labels.items() >= labels.items()
+        )
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
