@@ -24,6 +24,10 @@ class ServingLimits:
             6 kbit/s has 256, a file that unpacks silence for hours has ten thousands.
         max_clips: per request.
         max_n_nearest: songs asked for per clip.
+        max_members: listeners or songs per request.
+        max_k: the longest page of a ranked list.
+        max_offset: the most that may come before a page.
+        max_liked: liked songs of one listener.
         max_in_flight: requests that are being read or answered at once, for each of HTTP and gRPC;
             with ``max_body_bytes`` it bounds the memory that bodies take.
     """
@@ -37,6 +41,10 @@ class ServingLimits:
     max_decoded_ratio: float = 1000.0
     max_clips: int = 16
     max_n_nearest: int = 100
+    max_members: int = 64
+    max_k: int = 500
+    max_offset: int = 10_000
+    max_liked: int = 500
     max_in_flight: int = 32
 
     def __post_init__(self) -> None:
@@ -50,6 +58,10 @@ class ServingLimits:
             ("max_decoded_ratio", 1.0),
             ("max_clips", 1),
             ("max_n_nearest", 1),
+            ("max_members", 1),
+            ("max_k", 1),
+            ("max_offset", 0),
+            ("max_liked", 1),
             ("max_in_flight", 1),
         ):
             value = getattr(self, name)

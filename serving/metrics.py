@@ -15,7 +15,7 @@ from serving.refusals import STATUS_OF_KIND
 
 PROTOCOLS = ("v1", "v2", "grpc")
 NO_MODEL = "none"
-STAGES = ("parse", "decode", "frontend", "network", "nearest")
+STAGES = ("parse", "decode", "frontend", "network", "nearest", "score", "store")
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 REQUESTS = Counter(
@@ -33,7 +33,7 @@ REQUEST_SECONDS = Histogram(
 STAGE_SECONDS = Histogram(
     "needledrop_stage_duration_seconds",
     "Time in one stage: parse and nearest of a request; decode and frontend of a clip; network of "
-    "a batch of clips.",
+    "a batch of clips; score of a batch of listeners; store of a new song.",
     ["stage"],
     buckets=_BUCKETS,
 )
@@ -42,6 +42,26 @@ BATCH_CLIPS = Histogram(
     "needledrop_batch_clips",
     "Clips that went through the network together.",
     buckets=(1, 2, 4, 8, 16, 32),
+)
+BATCH_WISHES = Histogram(
+    "needledrop_batch_wishes",
+    "Listeners whose songs were scored together.",
+    buckets=(1, 2, 4, 8, 16, 32),
+)
+LISTENERS_ASKED = Counter("needledrop_listeners_asked_total", "Listeners whose songs were wanted.")
+FALLBACKS = Counter(
+    "needledrop_fallbacks_total", "Listeners who weren't known, by what spoke for them.", ["kind"]
+)
+SONGS = Gauge("needledrop_collection_songs", "Songs that can be asked about.")
+LISTENERS = Gauge("needledrop_collection_listeners", "Listeners that are known.")
+SONGS_ADDED = Counter("needledrop_songs_added_total", "New songs that were stored from here.")
+STORE_READS = Counter(
+    "needledrop_store_reads_total",
+    "Looks at the feature store that brought something new, or failed.",
+    ["outcome"],
+)
+STORE_UNSEEN_SECONDS = Gauge(
+    "needledrop_store_unseen_seconds", "How long ago the feature store was last seen."
 )
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
@@ -72,6 +92,10 @@ for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _source in ("audio", "log_mel"):
     CLIPS.labels(_source)
+for _kind_of_fallback in ("liked_songs", "popularity"):
+    FALLBACKS.labels(_kind_of_fallback)
+for _read in ("whole", "part", "unreachable", "broken"):
+    STORE_READS.labels(_read)
 for _outcome in ("loaded", "broken", "refused", "unreachable"):
     BUNDLE_LOADS.labels(_outcome)
 

@@ -76,6 +76,18 @@ class FactorPredictor(ServedModel):
         answer = await self.off_the_loop(answer_from, champion, factors, payload.n_nearest)
         return payload.say(answer)
 
+    async def factors_of(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
+        """Return (n, k) factors of clips, and the fingerprint of the bundle that they are of.
+
+        Raises:
+            NoChampion: nothing has been promoted.
+            Refused: a clip can't be used; says which.
+        """
+        champion = self._follower.current
+        if champion is None:
+            raise NoChampion
+        return await self._factors(champion, clips), champion.bundle.fingerprint
+
     async def _factors(self, champion: Champion, clips: tuple[Clip, ...]) -> NDArray[np.float32]:
         """Return (n, k) factors; the first clip that can't be used refuses them all."""
         outcomes = await asyncio.gather(

@@ -39,13 +39,22 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "no_such_model": (404, grpc.StatusCode.NOT_FOUND),
     "no_champion": (503, grpc.StatusCode.UNAVAILABLE),
     "overloaded": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "swapping": (503, grpc.StatusCode.UNAVAILABLE),
+    "no_predictor": (503, grpc.StatusCode.UNAVAILABLE),
+    "no_store": (503, grpc.StatusCode.UNAVAILABLE),
     "too_slow": (504, grpc.StatusCode.DEADLINE_EXCEEDED),
     "internal": (500, grpc.StatusCode.INTERNAL),
 }
 
 
 #: After how many seconds it is worth asking again, where that is known.
-RETRY_AFTER_SECONDS = {"overloaded": 1, "no_champion": 5}
+RETRY_AFTER_SECONDS = {
+    "overloaded": 1,
+    "swapping": 1,
+    "no_predictor": 2,
+    "no_store": 2,
+    "no_champion": 5,
+}
 
 
 class Refused(GrpcException):

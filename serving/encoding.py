@@ -1,0 +1,134 @@
+"""Clips to factors, for the ranking models: by the network in this process, or by another server."""
+
+import asyncio
+from typing import Protocol
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.kserve_api import InferInput, InferRequest, InferResponse
+from serving.limits import ServingLimits
+from serving.logs import log_failure
+from serving.predictor import FactorPredictor
+from serving.refusals import STATUS_OF_KIND, Refused
+from serving.request_id import HEADER, current_request_id
+from serving.schema import MODEL_NAME, Clip
+
+
+class Encoding(Protocol):
+    """Where clips become factors."""
+
+    async def factors(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
+        """Return (n, k) float32 factors, and the fingerprint of the one bundle that they are of.
+
+        Raises:
+            Refused: a clip can't be used, or there is nothing to answer with.
+        """
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an answer may be expected."""
+
+
+class OwnNetwork:
+    """The predictor of this process."""
+
+    def __init__(self, predictor: FactorPredictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a champion."""
+        return self._predictor.can_answer
+
+    async def factors(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
+        """Encode clips with the champion of this moment."""
+        return await self._predictor.factors_of(clips)
+
+
+class RemotePredictor:
+    """A predictor that listens elsewhere, asked over V2 in bytes.
+
+    Args:
+        url: where, such as ``http://needledrop-predictor``.
+        limits: the time for an answer.
+        key: shown to it, where it asks for one.
+    """
+
+    def __init__(self, url: str, limits: ServingLimits, key: str | None = None) -> None:
+        self._url = f"{url.rstrip('/')}/v2/models/{MODEL_NAME}/infer"
+        self._client = httpx.AsyncClient(timeout=limits.max_request_seconds)
+        self._headers = {} if key is None else {"x-api-key": key}
+
+    @property
+    def is_ready(self) -> bool:
+        """Listeners and songs are answered without it, so it isn't waited for."""
+        return True
+
+    async def factors(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
+        """Ask about all clips; those of one shape go together.
+
+        Raises:
+            Refused: as the predictor refuses, or because it doesn't answer.
+        """
+        answers = await asyncio.gather(*(self._factors_of(clip) for clip in clips))
+        bundles = {bundle for _, bundle in answers}
+        if len(bundles) != 1:
+            raise Refused("swapping", "a new version is being taken up; ask again in a moment")
+        return np.stack([factors for factors, _ in answers]), bundles.pop()
+
+    async def _factors_of(self, clip: Clip) -> tuple[NDArray[np.float32], str]:
+        if isinstance(clip.content, bytes):
+            tensor = InferInput("audio", [1], "BYTES")
+            tensor.set_data_from_numpy(np.array([clip.content], dtype=np.object_))
+        else:
+            content = clip.content.astype(np.float32)[np.newaxis]
+            tensor = InferInput("log_mel", list(content.shape), "FP32")
+            tensor.set_data_from_numpy(content)
+        request = InferRequest(
+            MODEL_NAME,
+            [tensor],
+            parameters={"binary_data_output": True},
+            request_outputs=None,
+        )
+        body, n_json = request.to_rest()
+        headers = {**self._headers, HEADER: current_request_id()}
+        if n_json is not None:
+            headers["inference-header-content-length"] = str(n_json)
+        try:
+            answer = await self._client.post(
+                self._url,
+                headers=headers,
+                **({"content": body} if isinstance(body, bytes) else {"json": body}),
+            )
+        except httpx.HTTPError as error:
+            log_failure("predictor_unreachable", error)
+            raise Refused(
+                "no_predictor",
+                "the network that hears clips does not answer; listeners and songs that are known "
+                "are still answered; ask again in a moment",
+            ) from None
+        if answer.status_code != httpx.codes.OK:
+            raise _refusal_of(answer).at(clip.place)
+        n_head = answer.headers.get("inference-header-content-length")
+        parsed = InferResponse.from_bytes(answer.content, int(n_head or len(answer.content)))
+        factors: NDArray[np.float32] = parsed.get_output_by_name("factors").as_numpy()[0]
+        return factors, str(parsed.parameters["bundle"])
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.aclose()
+
+
+def _refusal_of(answer: httpx.Response) -> Refused:
+    """Hand on what the predictor says, where it is one of our refusals."""
+    try:
+        said = answer.json()
+        kind, sentence = str(said["kind"]), str(said["error"])
+    except (ValueError, KeyError, TypeError):
+        kind, sentence = "", ""
+    if kind not in STATUS_OF_KIND or kind in ("internal", "no_key", "closed"):
+        return Refused("no_predictor", "the network that hears clips refuses to answer")
+    # Its sentence names the place in the request that was made here.
+    return Refused(kind, sentence.split(": ", 1)[-1])

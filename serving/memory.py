@@ -1,0 +1,235 @@
+"""What the ranking models know: a collection in memory, kept fresh from the feature store.
+
+All that touches the store runs in one thread. What is read becomes a new :class:`Knowledge`, which
+takes over by one assignment; a request keeps the one that it began with. While the store is away,
+the last one goes on answering, and says that it is stale.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.facts import SongFacts
+from feature_repo.memory import Stamp
+from feature_repo.store import FactorStore
+from needledrop.encoders.catalogue import AUDIO
+from needledrop.errors import FactorsRejected, StoreUnreachable
+from needledrop.ranking.recommender import Recommender, RecommenderConfig
+from serving import metrics
+from serving.logs import log_event, log_failure
+from serving.refusals import Refused
+
+_LONGEST_PAUSE_SECONDS = 30.0
+_KEPT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """A collection of one bundle, ready to be asked.
+
+    Attributes:
+        recommender: of its songs and listeners.
+        stamp: what it was read under.
+    """
+
+    recommender: Recommender
+    stamp: Stamp
+
+    @property
+    def version(self) -> str:
+        """The fingerprint of the bundle that its factors belong to."""
+        return self.recommender.version
+
+
+class Memory:
+    """Follows a feature store.
+
+    Attributes:
+        current: what answers now; None before anything is published.
+        tried: set once the store has been looked at.
+
+    Args:
+        location: folder or URI of the store.
+        config: for listeners who aren't known.
+        stale_seconds: without a look at the store for this long, answers are marked as stale.
+    """
+
+    def __init__(
+        self, location: str, config: RecommenderConfig | None = None, stale_seconds: float = 30.0
+    ) -> None:
+        self.current: Knowledge | None = None
+        self.tried = asyncio.Event()
+        self._location = location
+        self._config = config
+        self._stale_seconds = stale_seconds
+        self._store: FactorStore | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._previous: Knowledge | None = None
+        self._replaced_at = 0.0
+        self._seen_at = time.monotonic()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the store has not been seen for long."""
+        return self.unseen_seconds > self._stale_seconds
+
+    @property
+    def unseen_seconds(self) -> float:
+        """How long ago the store was last seen."""
+        return time.monotonic() - self._seen_at
+
+    def of_version(self, version: str) -> Knowledge:
+        """Return what is known in the space of one bundle's factors.
+
+        Raises:
+            Refused: nothing is; a new version is just being taken up.
+        """
+        for knowledge in (self.current, self._previous):
+            if knowledge is not None and knowledge.version == version:
+                return knowledge
+        raise Refused(
+            "swapping",
+            "a new version is being taken up, and the songs' factors in the store are of another; "
+            "ask again in a moment",
+        )
+
+    async def follow(self, poll_seconds: float) -> None:
+        """Look at the store for ever; after a failure, ever more rarely up to twice a minute."""
+        pause = poll_seconds
+        while True:
+            try:
+                await self._in_store_thread(self.refresh)
+                pause = poll_seconds
+            except Exception as error:  # no store may end the serving
+                kind = "unreachable" if isinstance(error, StoreUnreachable) else "broken"
+                metrics.STORE_READS.labels(kind).inc()
+                log_failure(f"store_{kind}", error)
+                pause = min(pause * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
+            self.tried.set()
+            metrics.STORE_UNSEEN_SECONDS.set(self.unseen_seconds)
+            await asyncio.sleep(pause)
+
+    def refresh(self) -> None:
+        """Read what has changed; nothing where nothing has.
+
+        Raises:
+            NeedledropError: the store can't be read; what is known stays.
+        """
+        store = self._opened()
+        stamp = store.stamp()
+        known = self.current
+        if stamp.version is not None and (known is None or stamp != known.stamp):
+            if known is None or not stamp.is_same_release(known.stamp):
+                self._take_up(store)
+            else:
+                self._add_what_is_new(store, known, stamp)
+        if self._previous is not None and time.monotonic() - self._replaced_at > _KEPT_SECONDS:
+            self._previous = None
+        self._seen_at = time.monotonic()
+
+    async def add_song(
+        self, song_id: str, factors: NDArray[np.float32], version: str, facts: SongFacts
+    ) -> bool:
+        """Store a new song's factors and have it answer from now on; False where it was there.
+
+        Raises:
+            Refused: another version is published by now.
+            NeedledropError: the store can't be written; the song isn't there.
+        """
+        return await self._in_store_thread(self._add_song, song_id, factors, version, facts)
+
+    def close(self) -> None:
+        """Let the store's thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _add_song(
+        self, song_id: str, factors: NDArray[np.float32], version: str, facts: SongFacts
+    ) -> bool:
+        store = self._opened()
+        try:
+            added = store.add_song_factors(
+                [song_id],
+                factors[np.newaxis],
+                sources=np.array([AUDIO]),
+                version=version,
+                at=datetime.now(UTC),
+                facts=facts,
+            )
+        except FactorsRejected:
+            self.refresh()
+            self.of_version(version)  # refuses, where that is why
+            raise
+        self.refresh()
+        return bool(len(added))
+
+    def _opened(self) -> FactorStore:
+        if self._store is None:
+            self._store = FactorStore.open(self._location, wait_seconds=10.0)
+        return self._store
+
+    def _take_up(self, store: FactorStore) -> None:
+        started = time.monotonic()
+        reading = store.read_collection()
+        recommender = Recommender(reading.collection, self._config)
+        recommender.warm_up()
+        self._previous, self._replaced_at = self.current, time.monotonic()
+        self._know(Knowledge(recommender, reading.stamp), "whole")
+        log_event(
+            "collection_loaded",
+            bundle=recommender.version,
+            n_songs=len(recommender.index),
+            n_listeners=len(recommender.listeners),
+            n_plays_of_other_songs=reading.n_dropped_plays,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _add_what_is_new(self, store: FactorStore, known: Knowledge, stamp: Stamp) -> None:
+        recommender = known.recommender
+        if stamp.extended_at != known.stamp.extended_at:
+            added = store.songs_added(known.stamp)
+            is_new = recommender.index.rows_of(added.ids.tolist()) < 0
+            if is_new.any():
+                recommender = recommender.with_songs(added.take(np.flatnonzero(is_new)))
+        if stamp.availability_at != known.stamp.availability_at:
+            changed = store.availability_changed(known.stamp)
+            rows = recommender.index.rows_of(changed.song_ids.tolist())
+            here = rows >= 0
+            index = recommender.index.with_availability(
+                rows[here],
+                is_withdrawn=changed.is_withdrawn[here],
+                available_from=changed.available_from[here],
+                blocked_regions=changed.blocked_regions[here],
+            )
+            recommender = recommender.with_index(index)
+        self._know(Knowledge(recommender, stamp), "part")
+
+    def _know(self, knowledge: Knowledge, how: str) -> None:
+        self.current = knowledge
+        metrics.STORE_READS.labels(how).inc()
+        metrics.SONGS.set(len(knowledge.recommender.index))
+        metrics.LISTENERS.set(len(knowledge.recommender.listeners))
+
+    async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+
+
+def facts_of_song(
+    artist_id: str, artist_name: str, title: str, year: int, available_from: datetime | None
+) -> SongFacts:
+    """Return the facts of one new song, which nobody has played yet."""
+    moment = "NaT" if available_from is None else int(available_from.timestamp())
+    return SongFacts(
+        artist_ids=np.array([artist_id], dtype=np.str_),
+        artist_names=np.array([artist_name], dtype=np.str_),
+        titles=np.array([title], dtype=np.str_),
+        years=np.array([year], dtype=np.int32),
+        n_plays=np.zeros(1, dtype=np.int64),
+        available_from=np.array([moment], dtype="datetime64[s]"),
+    )

@@ -1,0 +1,476 @@
+"""The models that know songs and listeners: factors, recommend, similar, listeners, new-songs.
+
+Each reads its request, asks the collection in memory, and says the answer in the caller's protocol.
+Every answer names one bundle, and every factor that it was made from is of that bundle.
+"""
+# ruff: noqa: ARG002  (signatures are KServe's)
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from needledrop.encoders.catalogue import AUDIO
+from needledrop.errors import ArtifactBroken, StoreUnreachable
+from needledrop.ranking.recommender import Listing, Ranked
+from serving import metrics
+from serving.asking import (
+    Asked,
+    Form,
+    Member,
+    asked_from,
+    listing_from,
+    moment_from,
+    n_nearest_from,
+)
+from serving.encoding import Encoding
+from serving.kserve_api import InferRequest
+from serving.limits import ServingLimits
+from serving.memory import Knowledge, Memory, facts_of_song
+from serving.model import ServedModel, UnreadBody
+from serving.refusals import Refused
+from serving.schema import MODEL_NAME
+from serving.scoring import Scorer
+
+_PAGE = ("k", "offset")
+_SONG_FILTERS = ("newer_than", "only_unplayed", "region", "max_per_artist", "diversity")
+_SONG = ("song_id", "audio", "log_mel")
+UNKNOWN_SONG = "unknown_song"
+
+
+@dataclass(frozen=True)
+class _Songs:
+    """Songs of a request: what is known of each.
+
+    Attributes:
+        knowledge: in whose space the factors are.
+        factors: (n, k); zero where unknown.
+        rows: (n,) in the index; -1 where the song isn't there.
+        is_known: (n,) whether there are factors.
+        sources: (n,) "usage", "audio" or "".
+    """
+
+    knowledge: Knowledge
+    factors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    is_known: NDArray[np.bool_]
+    sources: list[str]
+
+
+class _RankingModel(ServedModel):
+    form: Form
+
+    def __init__(
+        self,
+        memory: Memory,
+        encoding: Encoding,
+        scorer: Scorer,
+        limits: ServingLimits,
+        executor: Executor,
+    ) -> None:
+        super().__init__(self.form.model, limits, executor)
+        self.memory = memory
+        self.encoding = encoding
+        self.scorer = scorer
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether anything has been published."""
+        return self.memory.current is not None
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Describe the inputs."""
+        return [_described(name) for name in self.form.fields]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Describe the outputs."""
+        return [_described(name) for name in self.form.outputs]
+
+    async def preprocess(
+        self, payload: UnreadBody | InferRequest, headers: dict[str, str] | None = None
+    ) -> Asked:
+        """Read the request: a small one here, one with clips outside of the event loop."""
+        is_small = isinstance(payload, UnreadBody) and len(payload.content) < 65_536
+        with metrics.stage("parse"):
+            if is_small:
+                return asked_from(payload, self.form, self.limits)
+            return await self.off_the_loop(asked_from, payload, self.form, self.limits)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What answers now."""
+        current = self.memory.current
+        if current is None:
+            raise Refused("no_champion", "nothing has been published yet; run the pipeline first")
+        return current
+
+    def common(self, knowledge: Knowledge) -> dict[str, Any]:
+        """Return what every answer says."""
+        return {"bundle": knowledge.version, "stale": self.memory.is_stale}
+
+    async def songs_of(self, members: Sequence[Member]) -> _Songs:
+        """Return the songs of members with a song_id, audio or log_mel, all in one space.
+
+        Raises:
+            Refused: a member has none of them or several, or a clip can't be used.
+        """
+        for member in members:
+            if (member.clip is None) == ("song_id" not in member.fields):
+                raise Refused(
+                    "malformed",
+                    f"{member.place}: expected either song_id or a clip, got "
+                    f"{'none' if member.clip is None else 'both'}",
+                )
+        clips = tuple(member.clip for member in members if member.clip is not None)
+        knowledge = self.knowledge
+        heard = np.empty((0, knowledge.recommender.index.n_factors), dtype=np.float32)
+        if clips:
+            heard, version = await self.encoding.factors(clips)
+            knowledge = self.memory.of_version(version)
+        index = knowledge.recommender.index
+        rows = index.rows_of([member.text("song_id") for member in members])
+        has_clip = np.array([member.clip is not None for member in members])
+        rows[has_clip] = -1
+        factors = np.zeros((len(members), index.n_factors), dtype=np.float32)
+        factors[has_clip] = heard
+        factors[rows >= 0] = index.songs.factors[rows[rows >= 0]]
+        sources = np.where(has_clip, AUDIO, "").astype(np.object_)
+        sources[rows >= 0] = index.songs.sources[rows[rows >= 0]]
+        return _Songs(knowledge, factors, rows, has_clip | (rows >= 0), sources.tolist())
+
+
+class FactorsModel(_RankingModel):
+    """Latent factors of clips and songs, and the songs nearest to them."""
+
+    form = Form(
+        MODEL_NAME,
+        _SONG,
+        ("n_nearest",),
+        ("factors", "source", "nearest_song_ids", "nearest_scores"),
+    )
+
+    async def predict(
+        self,
+        payload: Asked,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Look up or encode, and find the nearest songs."""
+        n_nearest = n_nearest_from(payload, self.limits)
+        songs = await self.songs_of(payload.members)
+        recommender = songs.knowledge.recommender
+
+        def nearest() -> list[Ranked]:
+            listings = [Listing(n_nearest)] * len(payload.members)
+            return recommender.similar(songs.factors, listings, songs.rows.tolist(), _now())
+
+        with metrics.stage("nearest"):
+            ranked = (
+                await self.scorer.run(nearest) if n_nearest else [Ranked([], [])] * len(songs.rows)
+            )
+        if payload.is_v1:
+            predictions = [
+                {
+                    "factors": row.tolist() if is_known else None,
+                    "source": source,
+                    "nearest": _scored(one, "score") if is_known else [],
+                    "unknown": [] if is_known else [member.text("song_id")],
+                }
+                for member, row, source, is_known, one in zip(
+                    payload.members,
+                    songs.factors,
+                    songs.sources,
+                    songs.is_known,
+                    ranked,
+                    strict=True,
+                )
+            ]
+            return payload.say(predictions, self.common(songs.knowledge))
+        ids, scores = _padded([one.ids for one in ranked], [one.scores for one in ranked])
+        arrays = {
+            "factors": songs.factors,
+            "source": np.array(songs.sources, dtype=np.object_),
+            "nearest_song_ids": ids,
+            "nearest_scores": scores,
+        }
+        return payload.say(arrays, self.common(songs.knowledge))
+
+
+class RecommendModel(_RankingModel):
+    """Songs for listeners."""
+
+    form = Form(
+        "recommend",
+        ("user_id", "liked"),
+        (*_PAGE, *_SONG_FILTERS, "exclude_played", "n_because"),
+        (
+            "song_ids",
+            "scores",
+            "n_songs",
+            "because_song_ids",
+            "because_scores",
+            "fallback",
+            "unknown",
+        ),
+    )
+
+    async def predict(
+        self,
+        payload: Asked,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Rank songs for each member."""
+        listing = listing_from(payload, self.limits)
+        for member in payload.members:
+            if not member.fields:
+                raise Refused("malformed", f"{member.place}: expected user_id, liked, or both")
+        knowledge = self.knowledge
+        wishes = [(member.listener, listing) for member in payload.members]
+        ranked = await self.scorer.recommend(knowledge, wishes)
+        for one in ranked:
+            if one.fallback:
+                metrics.FALLBACKS.labels(one.fallback).inc()
+        metrics.LISTENERS_ASKED.inc(len(ranked))
+        if payload.is_v1:
+            return payload.say([_recommended(one) for one in ranked], self.common(knowledge))
+        return payload.say(_recommended_arrays(ranked), self.common(knowledge))
+
+
+class SimilarModel(_RankingModel):
+    """Songs like a song."""
+
+    form = Form(
+        "similar",
+        _SONG,
+        (*_PAGE, *_SONG_FILTERS),
+        ("song_ids", "scores", "n_songs", "fallback", "unknown"),
+    )
+
+    async def predict(
+        self,
+        payload: Asked,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Rank songs by usage pattern for each member."""
+        listing = listing_from(payload, self.limits)
+        songs = await self.songs_of(payload.members)
+        recommender = songs.knowledge.recommender
+        listings = [listing] * len(payload.members)
+        ranked = await self.scorer.run(
+            lambda: recommender.similar(songs.factors, listings, songs.rows.tolist(), _now())
+        )
+        answers = _without_unknown(ranked, payload.members, songs.is_known)
+        common = self.common(songs.knowledge)
+        if payload.is_v1:
+            return payload.say([_listed(one, "songs", "song_id") for one in answers], common)
+        return payload.say(_listed_arrays(answers, "song_ids", "n_songs"), common)
+
+
+class ListenersModel(_RankingModel):
+    """Listeners for a song."""
+
+    form = Form(
+        "listeners",
+        _SONG,
+        (*_PAGE, "exclude_played"),
+        ("user_ids", "scores", "n_users", "fallback", "unknown"),
+    )
+
+    async def predict(
+        self,
+        payload: Asked,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Rank listeners for each member."""
+        listing = listing_from(payload, self.limits)
+        songs = await self.songs_of(payload.members)
+        recommender = songs.knowledge.recommender
+        listings = [listing] * len(payload.members)
+        ranked = await self.scorer.run(
+            lambda: recommender.listeners_for(songs.factors, listings, songs.rows.tolist())
+        )
+        answers = _without_unknown(ranked, payload.members, songs.is_known)
+        common = self.common(songs.knowledge)
+        if payload.is_v1:
+            return payload.say([_listed(one, "listeners", "user_id") for one in answers], common)
+        return payload.say(_listed_arrays(answers, "user_ids", "n_users"), common)
+
+
+class NewSongsModel(_RankingModel):
+    """Takes a new song's audio; from the answer on it is recommended."""
+
+    form = Form(
+        "new-songs",
+        (*_SONG, "artist_id", "artist_name", "title", "year", "available_from"),
+        (),
+        ("song_id", "added", "factors"),
+    )
+
+    async def predict(
+        self,
+        payload: Asked,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Encode, store, and take up each member."""
+        ids = [member.text("song_id") for member in payload.members]
+        for member in payload.members:
+            if member.clip is None or not member.text("song_id"):
+                raise Refused("malformed", f"{member.place}: expected a song_id and its clip")
+        if len(set(ids)) != len(ids):
+            raise Refused("malformed", "expected each song_id once in a request")
+        facts = [
+            facts_of_song(
+                member.text("artist_id"),
+                member.text("artist_name"),
+                member.text("title"),
+                int(member.fields.get("year", 0)),
+                moment_from(member, "available_from"),
+            )
+            for member in payload.members
+        ]
+        clips = tuple(member.clip for member in payload.members if member.clip is not None)
+        factors, version = await self.encoding.factors(clips)
+        self.memory.of_version(version)
+        added = []
+        for song_id, row, known in zip(ids, factors, facts, strict=True):
+            try:
+                with metrics.stage("store"):
+                    added.append(await self.memory.add_song(song_id, row, version, known))
+            except (StoreUnreachable, ArtifactBroken) as error:
+                raise Refused(
+                    "no_store",
+                    f"{song_id} could not be stored, nothing of it was kept; send it again in a "
+                    "moment",
+                ) from error
+        metrics.SONGS_ADDED.inc(sum(added))
+        common = self.common(self.memory.of_version(version))
+        if payload.is_v1:
+            predictions = [
+                {"song_id": song_id, "added": is_new, "factors": row.tolist()}
+                for song_id, is_new, row in zip(ids, added, factors, strict=True)
+            ]
+            return payload.say(predictions, common)
+        arrays = {
+            "song_id": np.array(ids, dtype=np.object_),
+            "added": np.array(added, dtype=np.int32),
+            "factors": factors,
+        }
+        return payload.say(arrays, common)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _scored(ranked: Ranked, name: str) -> list[dict[str, Any]]:
+    return [
+        {"song_id": one, name: score} for one, score in zip(ranked.ids, ranked.scores, strict=True)
+    ]
+
+
+def _recommended(ranked: Ranked) -> dict[str, Any]:
+    return {
+        "songs": [
+            {
+                "song_id": song_id,
+                "score": score,
+                "because": [{"song_id": one, "similarity": cosine} for one, cosine in reasons],
+            }
+            for song_id, score, reasons in zip(
+                ranked.ids, ranked.scores, ranked.because, strict=True
+            )
+        ],
+        "fallback": ranked.fallback or None,
+        "unknown": list(ranked.unknown),
+    }
+
+
+def _listed(ranked: Ranked, name: str, key: str) -> dict[str, Any]:
+    return {
+        name: [
+            {key: one, "score": score} for one, score in zip(ranked.ids, ranked.scores, strict=True)
+        ],
+        "fallback": ranked.fallback or None,
+        "unknown": list(ranked.unknown),
+    }
+
+
+def _without_unknown(
+    ranked: list[Ranked], members: Sequence[Member], is_known: NDArray[np.bool_]
+) -> list[Ranked]:
+    """Say of a song that isn't known that it isn't, and list nothing for it."""
+    return [
+        one
+        if known
+        else Ranked([], [], [], fallback=UNKNOWN_SONG, unknown=(member.text("song_id"),))
+        for one, member, known in zip(ranked, members, is_known.tolist(), strict=True)
+    ]
+
+
+def _recommended_arrays(ranked: list[Ranked]) -> Mapping[str, NDArray[Any]]:
+    arrays = dict(_listed_arrays(ranked, "song_ids", "n_songs"))
+    n_songs = arrays["song_ids"].shape[1]
+    n_because = max((len(some) for one in ranked for some in one.because), default=0)
+    ids = np.full((len(ranked), n_songs, n_because), "", dtype=np.object_)
+    scores = np.zeros(ids.shape, dtype=np.float32)
+    for row, one in enumerate(ranked):
+        for place, reasons in enumerate(one.because):
+            for number, (song_id, cosine) in enumerate(reasons):
+                ids[row, place, number], scores[row, place, number] = song_id, cosine
+    return {**arrays, "because_song_ids": ids, "because_scores": scores}
+
+
+def _listed_arrays(
+    ranked: list[Ranked], ids_name: str, count_name: str
+) -> Mapping[str, NDArray[Any]]:
+    ids, scores = _padded([one.ids for one in ranked], [one.scores for one in ranked])
+    unknown, _ = _padded([list(one.unknown) for one in ranked], [[] for _ in ranked])
+    return {
+        ids_name: ids,
+        "scores": scores,
+        count_name: np.array([len(one.ids) for one in ranked], dtype=np.int32),
+        "fallback": np.array([one.fallback for one in ranked], dtype=np.object_),
+        "unknown": unknown,
+    }
+
+
+def _padded(
+    ids: list[list[str]], scores: list[list[float]]
+) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+    """Return lists of unequal lengths as arrays (n, N), with "" and 0 where a list has ended."""
+    longest = max(map(len, ids), default=0)
+    all_ids = np.full((len(ids), longest), "", dtype=np.object_)
+    all_scores = np.zeros(all_ids.shape, dtype=np.float32)
+    for row, (some, values) in enumerate(zip(ids, scores, strict=True)):
+        all_ids[row, : len(some)] = some
+        all_scores[row, : len(values)] = values
+    return all_ids, all_scores
+
+
+_NUMBERS = ("scores", "because_scores", "nearest_scores", "factors", "log_mel")
+_COUNTS = ("n_songs", "n_users", "added", "year")
+_N_AXES = {"log_mel": 3, "because_song_ids": 3, "because_scores": 3}
+_MATRICES = (
+    "liked",
+    "unknown",
+    "factors",
+    "scores",
+    "song_ids",
+    "user_ids",
+    "nearest_song_ids",
+    "nearest_scores",
+)
+
+
+def _described(name: str) -> dict[str, Any]:
+    datatype = "FP32" if name in _NUMBERS else "INT32" if name in _COUNTS else "BYTES"
+    n_axes = _N_AXES.get(name, 2 if name in _MATRICES else 1)
+    return {"name": name, "datatype": datatype, "shape": [-1] * n_axes}
