@@ -91,6 +91,7 @@ class ChampionFollower:
             NeedledropError: it is broken or fails its rehearsal; the current one stays.
             OSError: it can't be read; the current one stays.
         """
+        metrics.REGISTRY_POLLS.inc()
         self._tell_freed()
         registry = Registry(self._registry_root)
         version = self._version or registry.champion()

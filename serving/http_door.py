@@ -70,6 +70,7 @@ class HttpDoor:
         if self._n_in_flight >= self._limits.max_in_flight:
             raise Refused("overloaded", "too many requests at once; try again in a moment")
         self._n_in_flight += 1
+        metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
         try:
             encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
             if encoding.strip().lower() not in (b"", b"identity"):
@@ -82,6 +83,7 @@ class HttpDoor:
             await self._guarded(_without_content_type(scope), _receive_once(body, receive), send)
         finally:
             self._n_in_flight -= 1
+            metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """Read the body; one that is too long is refused by its header, or where it gets too long.

@@ -65,6 +65,10 @@ STORE_UNSEEN_SECONDS = Gauge(
 )
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
+HTTP_IN_FLIGHT = Gauge(
+    "needledrop_http_in_flight", "HTTP requests with a body that are being read or answered now."
+)
+REGISTRY_POLLS = Counter("needledrop_registry_polls_total", "Looks for a new champion.")
 BUNDLE_INFO = Gauge(
     "needledrop_bundle_info",
     "1 for the bundle that answers.",

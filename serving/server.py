@@ -2,10 +2,10 @@
 # ruff: noqa: ARG001, ARG002  (signatures are KServe's and FastAPI's)
 
 import asyncio
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import threadpoolctl
@@ -115,6 +115,7 @@ class PredictorServer(ModelServer):
     async def _serve(self) -> None:
         config = self._config
         self._rest_server.config.host = config.host
+        self._stop_together()
         if config.grpc_port is not None:
             self._grpc_server = GrpcDoor(
                 f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
@@ -144,11 +145,29 @@ class PredictorServer(ModelServer):
         would be told that there is no such model. The signal may also come before uvicorn listens
         to signals.
         """
-        log_event("stopping", signal=signal.Signals(sig).name)
         if self._rest_server is not None:
             self._rest_server._server.should_exit = True
+        self._begin_stop()
+
+    def _stop_together(self) -> None:
+        """Have a signal that uvicorn takes stop gRPC too, and not when HTTP has come to its end."""
+        uvicorn_server, loop = self._rest_server._server, asyncio.get_running_loop()
+        take_signal = uvicorn_server.handle_exit
+
+        def take_signal_for_both(sig: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._begin_stop)
+            take_signal(sig, frame)
+
+        uvicorn_server.handle_exit = take_signal_for_both
+
+    def _begin_stop(self) -> None:
+        if self._stopping is None:
+            log_event("stopping")
+            self._stopping = asyncio.ensure_future(self._stop_grpc())
+
+    async def _stop_grpc(self) -> None:
         if self._grpc_server is not None:
-            self._stopping = asyncio.ensure_future(self._grpc_server.stop(sig))
+            await self._grpc_server.stop()
 
     async def _announce(self) -> None:
         """Say once, on stdout, that requests are accepted, and how to send one."""

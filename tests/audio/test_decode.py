@@ -153,3 +153,24 @@ def test_containers_are_told_from_their_first_bytes(clip):
 def test_impossible_limits_are_refused():
     with pytest.raises(ConfigRejected, match="min_seconds"):
         DecodeLimits(min_seconds=5, max_seconds=4)
+
+
+def test_a_small_file_that_unpacks_to_far_more_is_refused_on_the_way(tmp_path):
+    silence = np.zeros((1, 100 * RATE), np.float32)
+    path = encode(tmp_path / "a.flac", silence, RATE)
+    assert silence.nbytes / len(path.read_bytes()) > 400
+    assert rejection(path, max_ratio=400.0).kind == "inflated"
+    assert rejection(path).kind == "silent"
+    # A small result is no danger, whatever the ratio.
+    short = encode(tmp_path / "b.flac", chord(4.0, RATE), RATE)
+    decode_clip(short, RATE, DecodeLimits(max_ratio=1.0))
+
+
+def test_codecs_beyond_those_of_the_formats_are_not_run(tmp_path):
+    """FFmpeg would play a WAV file of any of its hundreds of codecs."""
+    content = bytearray(encode(tmp_path / "a.wav", chord(4.0, RATE), RATE).read_bytes())
+    format_tag = content.index(b"fmt ") + 8
+    content[format_tag : format_tag + 2] = (0x0130).to_bytes(2, "little")  # Sipro
+    broken = rejection(bytes(content))
+    assert broken.kind == "unsupported"
+    assert "sipr" in str(broken)

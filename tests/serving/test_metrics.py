@@ -72,6 +72,8 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_bundle_loaded_timestamp_seconds",
         "needledrop_bundle_loads",
         "needledrop_bundles_held",
+        "needledrop_registry_polls",
+        "needledrop_http_in_flight",
         "needledrop_batch_clips",
     }
     labels = {label for family in ours for sample in family.samples for label in sample.labels}
