@@ -12,6 +12,8 @@ _EXAMPLES = """\
 examples:
   python -m serving --registry out/registry
   python -m serving --registry s3://models/registry --version 0123456789abcdef
+  python -m serving --registry out/registry --store out/store
+  python -m serving --store out/store --predictor http://localhost:8080 --http-port 9000
   python -m serving --registry out/registry --http-port 9000 --no-grpc --threads 4
   python -m serving ask --url http://localhost:8080 clip.ogg
   python -m serving try --registry out/registry clip.ogg
@@ -46,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(arguments: list[str]) -> None:
     options = _serve_parser().parse_args(arguments)
-    _check_registry(options.registry)
+    if options.registry:
+        _check_registry(options.registry)
     for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:
         _check_port(options.host, port)
     # Feast sets these for its own server, and a child inherits them: this process's metrics would
@@ -69,6 +72,10 @@ def _serve(arguments: list[str]) -> None:
         max_decoded_ratio=options.max_decoded_ratio,
         max_clips=options.max_clips,
         max_n_nearest=options.max_n_nearest,
+        max_members=options.max_members,
+        max_k=options.max_k,
+        max_offset=options.max_offset,
+        max_liked=options.max_liked,
         max_in_flight=options.max_in_flight,
     )
     from serving.access import AccessKeys
@@ -77,7 +84,10 @@ def _serve(arguments: list[str]) -> None:
     keys = AccessKeys.load(Path(options.api_keys)) if options.api_keys else None
     serve(
         ServerConfig(
-            registry=options.registry,
+            registry=options.registry or None,
+            store=options.store or None,
+            predictor_url=_predictor_url(options),
+            predictor_key=os.environ.get("NEEDLEDROP_PREDICTOR_KEY") or None,
             version=options.version or None,
             host=options.host,
             http_port=options.http_port,
@@ -86,6 +96,7 @@ def _serve(arguments: list[str]) -> None:
             n_threads=options.threads or len(os.sched_getaffinity(0)),
             batches=not options.no_batches,
             poll_seconds=options.poll_seconds,
+            stale_seconds=options.stale_seconds,
             grace_seconds=options.grace_seconds,
             access_log=options.access_log,
             keys=keys,
@@ -118,15 +129,31 @@ def _serve_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    registry = os.environ.get("NEEDLEDROP_REGISTRY")
     parser.add_argument(
         "--registry",
-        default=registry,
-        required=registry is None,
+        default=os.environ.get("NEEDLEDROP_REGISTRY"),
         metavar="DIR",
-        help="folder or s3:// URI of the registry; it may be empty and fill later "
-        "(NEEDLEDROP_REGISTRY)",
+        help="folder or s3:// URI of the registry, whose champion hears clips; it may be empty and "
+        "fill later (NEEDLEDROP_REGISTRY)",
     )
+    parser.add_argument(
+        "--store",
+        default=os.environ.get("NEEDLEDROP_STORE"),
+        metavar="DIR",
+        help="folder or s3:// URI of the feature store; with it songs are recommended, too "
+        "(NEEDLEDROP_STORE)",
+    )
+    parser.add_argument(
+        "--predictor",
+        default=os.environ.get("NEEDLEDROP_PREDICTOR"),
+        metavar="URL",
+        help="in place of --registry: another server that hears clips, such as "
+        "http://localhost:8080 (NEEDLEDROP_PREDICTOR; its key: NEEDLEDROP_PREDICTOR_KEY)",
+    )
+    # KServe adds these to a transformer's arguments by itself.
+    parser.add_argument("--predictor_host", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--predictor_protocol", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--model_name", default="", help=argparse.SUPPRESS)
     parser.add_argument(
         "--version",
         default=os.environ.get("NEEDLEDROP_VERSION"),
@@ -145,9 +172,14 @@ def _serve_parser() -> argparse.ArgumentParser:
         ("--max-decoded-ratio", float, 1000.0, "bytes of samples for a byte of an audio file"),
         ("--max-clips", int, 16, "in a request"),
         ("--max-n-nearest", int, 100, "songs asked for with a clip"),
+        ("--max-members", int, 64, "listeners or songs in a request"),
+        ("--max-k", int, 500, "songs or listeners in an answer's list"),
+        ("--max-offset", int, 10_000, "songs or listeners before it"),
+        ("--max-liked", int, 500, "liked songs of a listener"),
         ("--max-in-flight", int, 32, "requests read or answered at once"),
         ("--threads", int, 0, "clips encoded at once; 0 takes one for each core"),
-        ("--poll-seconds", float, 5.0, "between two looks for a new champion"),
+        ("--poll-seconds", float, 5.0, "between two looks for what is new"),
+        ("--stale-seconds", float, 30.0, "without the store until answers are marked stale"),
         ("--grace-seconds", int, 20, "for requests in flight to end after SIGTERM"),
     ):
         variable = f"NEEDLEDROP_{flag[2:].replace('-', '_').upper()}"
@@ -177,6 +209,17 @@ def _serve_parser() -> argparse.ArgumentParser:
         help="a line for each HTTP request; costs about a third of the throughput",
     )
     return parser
+
+
+def _predictor_url(options: argparse.Namespace) -> str | None:
+    url = str(options.predictor or options.predictor_host or "")
+    if not url:
+        return None
+    if "://" not in url:
+        url = f"http://{url}"
+    if not url.startswith(("http://", "https://")):
+        raise ConfigRejected(f"--predictor: expected http://host:port, got {url!r}")
+    return url
 
 
 def _check_port(host: str, port: int) -> None:

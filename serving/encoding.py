@@ -1,4 +1,4 @@
-"""Clips to factors, for the ranking models: by the network in this process, or by another server."""
+"""Clips to factors, for the ranking models: by this process's network, or by another server."""
 
 import asyncio
 from typing import Protocol

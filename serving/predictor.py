@@ -69,9 +69,7 @@ class FactorPredictor(ServedModel):
         response_headers: dict[str, str] | None = None,
     ) -> Any:
         """Decode, encode, find the nearest songs; all with the champion of this moment."""
-        champion = self._follower.current
-        if champion is None:
-            raise NoChampion
+        champion = self._champion
         factors = await self._factors(champion, payload.clips)
         answer = await self.off_the_loop(answer_from, champion, factors, payload.n_nearest)
         return payload.say(answer)
@@ -83,10 +81,14 @@ class FactorPredictor(ServedModel):
             NoChampion: nothing has been promoted.
             Refused: a clip can't be used; says which.
         """
-        champion = self._follower.current
-        if champion is None:
-            raise NoChampion
+        champion = self._champion
         return await self._factors(champion, clips), champion.bundle.fingerprint
+
+    @property
+    def _champion(self) -> Champion:
+        if self._follower.current is None:
+            raise NoChampion
+        return self._follower.current
 
     async def _factors(self, champion: Champion, clips: tuple[Clip, ...]) -> NDArray[np.float32]:
         """Return (n, k) factors; the first clip that can't be used refuses them all."""

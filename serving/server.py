@@ -3,6 +3,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from fastapi.responses import JSONResponse
 from needledrop.errors import ConfigRejected
 from serving.access import AccessKeys
 from serving.champion import ChampionFollower
+from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.grpc_door import GrpcDoor
 from serving.http_door import HttpDoor, body_of, count_refusal
 from serving.kserve_api import (
@@ -28,10 +30,19 @@ from serving.kserve_api import (
 )
 from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
-from serving.model import UnreadBody
+from serving.memory import Memory
+from serving.model import ServedModel, UnreadBody
 from serving.predictor import FactorPredictor
+from serving.ranking_models import (
+    FactorsModel,
+    ListenersModel,
+    NewSongsModel,
+    RecommendModel,
+    SimilarModel,
+)
 from serving.refusals import Refused
 from serving.schema import MODEL_NAME
+from serving.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,11 @@ class ServerConfig:
     """Where and how to serve.
 
     Attributes:
-        registry: folder or URI of the registry whose champion answers.
+        registry: folder or URI of the registry whose champion answers; None leaves the network to
+            the predictor at ``predictor_url``.
+        store: folder or URI of the feature store; None serves the network alone.
+        predictor_url: where another server runs the network.
+        predictor_key: shown to it, where it asks for one.
         version: the version that answers in the champion's place, whatever is promoted.
         host: address to listen on, for HTTP and gRPC.
         http_port: for REST and ``/metrics``.
@@ -47,13 +62,17 @@ class ServerConfig:
         limits: what requests may ask.
         n_threads: clips encoded at once, each on one core.
         batches: whether clips that wait together share a pass through the network.
-        poll_seconds: how often the registry is asked for its champion.
+        poll_seconds: how often the registry and the store are asked for what is new.
+        stale_seconds: answers are marked stale when the store hasn't been seen for so long.
         grace_seconds: for requests in flight to end after SIGTERM.
         keys: what callers must show one of; None lets everyone ask.
         access_log: a line for each HTTP request; costs about a third of the throughput.
     """
 
-    registry: str | Path
+    registry: str | Path | None
+    store: str | None = None
+    predictor_url: str | None = None
+    predictor_key: str | None = None
     version: str | None = None
     host: str = "0.0.0.0"  # noqa: S104  (a container is asked from outside)
     http_port: int = 8080
@@ -62,11 +81,21 @@ class ServerConfig:
     n_threads: int = 1
     batches: bool = True
     poll_seconds: float = 5.0
+    stale_seconds: float = 30.0
     grace_seconds: int = 20
     access_log: bool = False
     keys: AccessKeys | None = None
 
     def __post_init__(self) -> None:
+        if (self.registry is None) == (self.predictor_url is None):
+            raise ConfigRejected(
+                "expected either a registry, whose champion hears clips here, or the URL of a "
+                "predictor that does; give --registry or --predictor"
+            )
+        if self.store is None and self.predictor_url is not None:
+            raise ConfigRejected("expected a feature store to rank from; give --store")
+        if not 1 <= self.stale_seconds <= 86_400:
+            raise ConfigRejected(f"stale_seconds: expected 1 to 86400, got {self.stale_seconds}")
         if not 1 <= self.n_threads <= 256:
             raise ConfigRejected(f"threads: expected 1 to 256, got {self.n_threads}")
         if not 0.05 <= self.poll_seconds <= 3600:
@@ -83,19 +112,61 @@ def serve(config: ServerConfig) -> None:
     configure_logs(access_log=config.access_log)
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)
-    executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
-    follower = ChampionFollower(config.registry, executor, config.version, batches=config.batches)
-    server = PredictorServer(config, follower)
-    server.register_model(FactorPredictor(follower, config.limits, executor))
-    server.start([])
-    executor.shutdown(cancel_futures=True)
+    with _Parts(config) as parts:
+        server = PredictorServer(config, parts)
+        for model in parts.models:
+            server.register_model(model)
+        server.start([])
     log_event("stopped")
+
+
+class _Parts(AbstractContextManager["_Parts"]):
+    """What answers: the network, the memory, or both."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
+        self.follower: ChampionFollower | None = None
+        self.memory: Memory | None = None
+        self.models: list[ServedModel] = []
+        self._scorer: Scorer | None = None
+        encoding: Encoding
+        if config.registry is not None:
+            self.follower = ChampionFollower(
+                config.registry, self._executor, config.version, batches=config.batches
+            )
+            predictor = FactorPredictor(self.follower, config.limits, self._executor)
+            encoding = OwnNetwork(predictor)
+            if config.store is None:
+                self.models = [predictor]
+        else:
+            assert config.predictor_url is not None
+            encoding = RemotePredictor(config.predictor_url, config.limits, config.predictor_key)
+        if config.store is not None:
+            self.memory = Memory(config.store, stale_seconds=config.stale_seconds)
+            self._scorer = Scorer()
+            self.models = [
+                model(self.memory, encoding, self._scorer, config.limits, self._executor)
+                for model in (
+                    FactorsModel,
+                    RecommendModel,
+                    SimilarModel,
+                    ListenersModel,
+                    NewSongsModel,
+                )
+            ]
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        if self.memory is not None:
+            self.memory.close()
+        if self._scorer is not None:
+            self._scorer.close()
 
 
 class PredictorServer(ModelServer):
     """KServe's server, with our own in four of its places."""
 
-    def __init__(self, config: ServerConfig, follower: ChampionFollower) -> None:
+    def __init__(self, config: ServerConfig, parts: _Parts) -> None:
         super().__init__(
             http_port=config.http_port,
             workers=1,  # metrics are per process: one worker, and replicas
@@ -104,7 +175,7 @@ class PredictorServer(ModelServer):
             grace_period=config.grace_seconds,
         )
         self._config = config
-        self._follower = follower
+        self._parts = parts
         self._stopping: asyncio.Future[None] | None = None  # held, so that it isn't collected
         self.dataplane = UnreadDataPlane(self.registered_models)
         self.model_repository_extension = ClosedRepository(self.registered_models)
@@ -127,10 +198,13 @@ class PredictorServer(ModelServer):
             )
             self.servers.append(self._grpc_server.start())
         loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        companions = [
-            asyncio.create_task(self._follower.follow(loader, config.poll_seconds)),
-            asyncio.create_task(self._announce()),
-        ]
+        companions = [asyncio.create_task(self._announce())]
+        if self._parts.follower is not None:
+            following = self._parts.follower.follow(loader, config.poll_seconds)
+            companions.append(asyncio.create_task(following))
+        if self._parts.memory is not None:
+            remembering = self._parts.memory.follow(config.poll_seconds)
+            companions.append(asyncio.create_task(remembering))
         try:
             await super()._serve()
         finally:
@@ -173,8 +247,10 @@ class PredictorServer(ModelServer):
         """Say once, on stdout, that requests are accepted, and how to send one."""
         while not self._rest_server._server.started:
             await asyncio.sleep(0.02)
-        await self._follower.tried.wait()
-        print(ready_line(self._config, self._follower), flush=True)
+        for part in (self._parts.follower, self._parts.memory):
+            if part is not None:
+                await part.tried.wait()
+        print(ready_line(self._config, self._parts.follower, self._parts.memory), flush=True)
 
 
 class UnreadDataPlane(DataPlane):
@@ -245,14 +321,31 @@ async def _answer_refused(request: Request, refusal: Refused) -> JSONResponse:
     return JSONResponse(body_of(refusal), refusal.http_status, refusal.http_headers)
 
 
-def ready_line(config: ServerConfig, follower: ChampionFollower) -> str:
-    """Return the one line that says where the predictor listens and how to ask it."""
+def ready_line(
+    config: ServerConfig, follower: ChampionFollower | None, memory: Memory | None
+) -> str:
+    """Return the one line that says where the server listens and how to ask it."""
     url = f"http://localhost:{config.http_port}"
     grpc = "" if config.grpc_port is None else f" and gRPC on {config.grpc_port}"
-    champion = follower.current
-    state = f"bundle {champion.bundle.fingerprint[:16]}" if champion else "no champion yet"
-    return (
-        f"needledrop serves {MODEL_NAME} ({state}) on {url}{grpc}; try: "
+    states = []
+    if follower is not None:
+        champion = follower.current
+        states.append(
+            f"bundle {champion.bundle.fingerprint[:16]}" if champion else "no champion yet"
+        )
+    if memory is not None:
+        known = memory.current
+        states.append(
+            f"{len(known.recommender.index)} songs, {len(known.recommender.listeners)} listeners"
+            if known
+            else "nothing published yet"
+        )
+    names = MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners"
+    ask = (
         """(printf '{"instances":[{"audio":"'; base64 -w0 CLIP; printf '"}]}') | """
         f"curl -s --data-binary @- {url}/v1/models/{MODEL_NAME}:predict"
+        if memory is None
+        else f"curl -s {url}/v1/models/recommend:predict -d "
+        """'{"instances":[{"user_id":"ID"}]}'"""
     )
+    return f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; try: {ask}"
