@@ -55,7 +55,25 @@ with _clean_import():
 
 # Everything of Feast is taken from here: a `from feast import` elsewhere would be sorted above the
 # import of this module, and come first.
-__all__ = ["Array", "Bool", "Float32", "Int64", "String", "feast", "vectors_joined_fast"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Float32",
+    "Int64",
+    "String",
+    "feast",
+    "quick_first_read",
+    "vectors_joined_fast",
+]
+
+
+def quick_first_read(store: Any) -> None:
+    """Keep a store's first read from importing the clients of all engines that Feast knows.
+
+    It does so to find out whether its engine can be asked for a version of a view by a tag, and
+    takes 2 s for it: a server's first new song would wait for that. Nobody here asks for a tag.
+    """
+    store._get_provider().online_store._versioned_read_supported = False
 
 
 class _FrameNames:

@@ -129,6 +129,9 @@ def opened_store(
             registering = _lock(yaml, f"{name}#registering") if at_uri else lock
             with registering.held(wait_seconds=wait_seconds):
                 store = _registered_store(folder, yaml, root) or _register(folder, yaml, root)
+        from feature_repo.engine import quick_first_read
+
+        quick_first_read(store)
         return OpenedStore(name, store, lock, _markers(store, folder, root))
 
 

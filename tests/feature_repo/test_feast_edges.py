@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from feature_repo.opening import KEYS
 from feature_repo.store import FactorStore
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,8 @@ print(json.dumps({
     "counted": "needledrop_requests_total 3.0" in text,
     "round_trip": bool((table.song_factors == factors).all()),
     "online": store.online_version("song_factors"),
+    "read": store.online_song_factors(ids).present.all().item(),
+    "other_engines": [name for name in sys.modules if name.endswith(".online_stores.dynamodb")],
 }))
 """
 
@@ -150,6 +153,8 @@ def test_a_host_keeps_its_metrics_its_environment_and_its_peace(
         "counted": True,
         "round_trip": True,
         "online": "f",
+        "read": True,
+        "other_engines": [],
     }
     assert not (run_folder / "hosted/offline").exists()
 
@@ -196,7 +201,7 @@ def test_the_feast_command_reads_and_applies_a_store(
         return answer.output
 
     listing = feast("feature-views", "list")
-    for view in ("user_factors", "song_factors", "song_audio_features"):
+    for view in KEYS:
         assert view in listing
     # `apply` deletes the views that it finds no definition of: the store must bring its own.
     assert "No changes to registry" in feast("apply")
