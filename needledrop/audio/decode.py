@@ -149,7 +149,8 @@ def _decode_mono(
             for frame in file.decode(stream):
                 for piece in packed.resample(frame):
                     samples = piece.to_ndarray().reshape(-1, n_channels)
-                    blocks.append(samples.mean(axis=1, dtype=np.float32))
+                    with np.errstate(invalid="ignore", over="ignore"):  # judged when it is whole
+                        blocks.append(samples.mean(axis=1, dtype=np.float32))
                     n_samples += len(blocks[-1])
                 if n_samples > limits.max_seconds * rate:
                     raise ClipRejected(
@@ -172,11 +173,13 @@ def _decode_mono(
     return np.concatenate(blocks), rate
 
 
-def _checked_rate(codec: "av.AudioCodecContext", limits: DecodeLimits) -> int:
-    if codec.name not in _DECODERS:
+def _checked_rate(codec: "av.AudioCodecContext | None", limits: DecodeLimits) -> int:
+    # FFmpeg has no decoder at all for some of the codecs that a file may name.
+    if codec is None or codec.name not in _DECODERS:
+        got = "another codec" if codec is None else codec.name
         raise ClipRejected(
             "unsupported",
-            f"expected MP3, AAC, ALAC, Vorbis, Opus, FLAC or PCM in the file, got {codec.name}",
+            f"expected MP3, AAC, ALAC, Vorbis, Opus, FLAC or PCM in the file, got {got}",
         )
     if not 1 <= codec.sample_rate <= limits.max_sample_rate_hz:
         raise ClipRejected(

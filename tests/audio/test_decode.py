@@ -170,7 +170,8 @@ def test_codecs_beyond_those_of_the_formats_are_not_run(tmp_path):
     """FFmpeg would play a WAV file of any of its hundreds of codecs."""
     content = bytearray(encode(tmp_path / "a.wav", chord(4.0, RATE), RATE).read_bytes())
     format_tag = content.index(b"fmt ") + 8
-    content[format_tag : format_tag + 2] = (0x0130).to_bytes(2, "little")  # Sipro
-    broken = rejection(bytes(content))
-    assert broken.kind == "unsupported"
-    assert "sipr" in str(broken)
+    for tag, name in ((0x0130, "sipr"), (0x7777, "another codec")):
+        content[format_tag : format_tag + 2] = tag.to_bytes(2, "little")
+        broken = rejection(bytes(content))
+        assert broken.kind == "unsupported"
+        assert name in str(broken)

@@ -340,7 +340,7 @@ def infer_message(**changes: Any) -> Any:
         ({"parameters": {"n_nearest": {"int64_param": 101}}}, "INVALID_ARGUMENT", "1 to 100"),
         ({"parameters": {"n_nearest": {}}}, "INVALID_ARGUMENT", "1 to 100"),
         ({"parameters": {"top": {"int64_param": 1}}}, "INVALID_ARGUMENT", "top"),
-        ({"model_name": "other"}, "NOT_FOUND", "latent-factors"),
+        ({"model_name": "other"}, "NOT_FOUND", "/v1/models"),
         (
             {"name": "audio", "datatype": "BYTES", "shape": [1], "raw": b"\x04\0\0\0RIFF"},
             "INVALID_ARGUMENT",
