@@ -46,6 +46,7 @@ from serving.v2_tensors import (
 
 _MOST_ID_CHARACTERS = 256
 _REGION = re.compile(r"[A-Z]{2}")
+_NUMBER = re.compile(r"[01]?(\.\d{1,6})?(?<=\d)")
 _YEARS = (1, 9999)
 
 
@@ -204,6 +205,8 @@ class _Parameters:
 
     def share(self, name: str) -> float:
         value = self.values.get(name, 0.0)
+        if isinstance(value, str) and _NUMBER.fullmatch(value):
+            value = float(value)  # KServe's gRPC client sends no fractions
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise Refused(
                 "malformed", f"parameters.{name}: expected a number from 0 to 1, got {shown(value)}"

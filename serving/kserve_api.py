@@ -20,7 +20,7 @@ def _arguments_hidden() -> Iterator[None]:
 
 
 with _arguments_hidden():
-    from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
+    from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer
     from kserve.errors import (
         InvalidInput,
         ModelNotFound,
@@ -39,6 +39,7 @@ with _arguments_hidden():
 
 __all__ = [
     "DataPlane",
+    "InferInput",
     "InferOutput",
     "InferRequest",
     "InferResponse",

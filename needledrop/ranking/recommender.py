@@ -14,7 +14,7 @@ new songs have too.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -156,6 +156,11 @@ class Recommender:
         changed.index = index
         return changed
 
+    def warm_up(self) -> None:
+        """Go the whole way once, so that the first listener doesn't wait for lazy beginnings."""
+        nobody = Listener(), Listing(diversity=0.1, max_per_artist=1)
+        self.recommend([nobody], datetime.now(UTC))
+
     def recommend(self, wishes: Sequence[tuple[Listener, Listing]], now: datetime) -> list[Ranked]:
         """Rank songs for listeners, scored together: one matrix product.
 
@@ -197,7 +202,9 @@ class Recommender:
         cosines = self.index.cosines(factors)
         plain = [replace(listing, exclude_played=True, n_because=0) for listing in listings]
         return [
-            self._ranked(row, listing, np.array([self_row][: self_row >= 0], np.int64), "", (), now)
+            self._ranked(
+                row, listing, np.array([self_row] if self_row >= 0 else [], np.int64), "", (), now
+            )
             for row, listing, self_row in zip(cosines, plain, own, strict=True)
         ]
 

@@ -148,12 +148,13 @@ class Response:
 class Server:
     """``python -m serving`` as its own process."""
 
-    def __init__(self, registry: Path, folder: Path, *options: str) -> None:
+    def __init__(self, registry: Path | None, folder: Path, *options: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.output, self.log = folder / "server.out", folder / "server.log"
         command = [
-            *(sys.executable, "-m", "serving", "--registry", str(registry), "--host", "127.0.0.1"),
+            *(sys.executable, "-m", "serving", "--host", "127.0.0.1"),
+            *(() if registry is None else ("--registry", str(registry))),
             *("--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)),
             *("--poll-seconds", "0.1", *options),
         ]
