@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first case's number")
     parser.add_argument("--most-seconds", type=float, default=2.0, help="of CPU for one case")
     options = parser.parse_args()
-    from machine import machine
+    from benchmarks.machine import machine
 
     print(f"{machine()}, PyAV {av.__version__}, cases {options.seed} to "
           f"{options.seed + options.cases - 1}")  # fmt: skip

@@ -25,9 +25,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import av
 import numpy as np
 import torch
-from machine import machine
 from torch import Tensor, nn
 
+from benchmarks.machine import machine
 from needledrop.audio.decode import decode_clip
 from needledrop.audio.frontend import Frontend
 from needledrop.encoders.bundle import Bundle

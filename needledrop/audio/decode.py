@@ -11,6 +11,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -149,8 +150,7 @@ def _decode_mono(
             for frame in file.decode(stream):
                 for piece in packed.resample(frame):
                     samples = piece.to_ndarray().reshape(-1, n_channels)
-                    with np.errstate(invalid="ignore", over="ignore"):  # judged when it is whole
-                        blocks.append(samples.mean(axis=1, dtype=np.float32))
+                    blocks.append(_averaged(samples))
                     n_samples += len(blocks[-1])
                 if n_samples > limits.max_seconds * rate:
                     raise ClipRejected(
@@ -171,6 +171,16 @@ def _decode_mono(
     if not blocks:
         raise ClipRejected("corrupt", f"expected audio in the {container} file, found no sample")
     return np.concatenate(blocks), rate
+
+
+def _averaged(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the mean over the channels of (n, c) samples; NaN is judged when all are there."""
+    if samples.shape[1] == 1:
+        mono: NDArray[np.float32] = samples[:, 0]
+        return mono
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mean
 
 
 def _checked_rate(codec: "av.AudioCodecContext | None", limits: DecodeLimits) -> int:
