@@ -151,6 +151,7 @@ def test_an_added_version_holds_everything(registry, parts, tmp_path):
     assert Verdict.load(kept / "verdict.json") == Verdict.load(verdict)
     registry.verify("v1")
     card = (kept / "MODEL_CARD.md").read_text()
+    assert registry.model_card("v1") == card
     assert card.startswith("# Model card: needledrop v1\n")
     assert "| data.n_plays | 123,456 |" in card
     assert "| seeds | 1, 2 |" in card
