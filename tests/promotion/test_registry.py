@@ -462,3 +462,12 @@ def test_a_lost_race_is_told_and_overwrites_nothing(s3, parts, winner):
             registry.promote("b", expected_champion="a")
     assert registry.champion() == winner
     assert [move["to_version"] for move in shelf.history()] == ["a", winner]
+
+
+def test_a_model_card_that_is_gone_is_named(registry, parts):
+    registry.add(*parts(), version="v1")
+    (registry.path("v1") / "MODEL_CARD.md").unlink()
+    with pytest.raises(ArtifactBroken, match=r"expected MODEL_CARD\.md in version v1 of"):
+        registry.model_card("v1")
+    with pytest.raises(ArtifactBroken, match="expected a registered version, got 'v9'"):
+        registry.model_card("v9")
