@@ -57,6 +57,9 @@ class FolderShelf:
     def remove(self, version: str) -> None:
         shutil.rmtree(self._root / "versions" / version)
 
+    def forget_card(self, version: str) -> None:
+        (self._root / "versions" / version / "MODEL_CARD.md").unlink()
+
     def history(self) -> list[dict]:
         lines = self.read("history.jsonl").decode().splitlines()
         return [json.loads(line) for line in lines]
@@ -90,6 +93,10 @@ class ObjectShelf(FolderShelf):
     def remove(self, version: str) -> None:
         for key in self.keys(f"versions/{version}/"):
             self.store.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def forget_card(self, version: str) -> None:
+        (key,) = [key for key in self.keys(f"versions/{version}/") if key.endswith("CARD.md")]
+        self.store.client.delete_object(Bucket=self.bucket, Key=key)
 
     def history(self) -> list[dict]:
         names = [key.removeprefix("models/registry/") for key in self.keys("history/")]
@@ -464,9 +471,9 @@ def test_a_lost_race_is_told_and_overwrites_nothing(s3, parts, winner):
     assert [move["to_version"] for move in shelf.history()] == ["a", winner]
 
 
-def test_a_model_card_that_is_gone_is_named(registry, parts):
+def test_a_model_card_that_is_gone_is_named(registry, parts, shelf):
     registry.add(*parts(), version="v1")
-    (registry.path("v1") / "MODEL_CARD.md").unlink()
+    shelf.forget_card("v1")
     with pytest.raises(ArtifactBroken, match=r"expected MODEL_CARD\.md in version v1 of"):
         registry.model_card("v1")
     with pytest.raises(ArtifactBroken, match="expected a registered version, got 'v9'"):
