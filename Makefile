@@ -59,10 +59,11 @@ BASE ?= python:3.11-slim
 TAG ?= 0.1.0
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 images:
-	for image in data train serve; do \
+	for image in data train spark serve; do \
+	  target=steps; [ $$image != serve ] || target=serve; \
 	  DOCKER_BUILDKIT=1 $(DOCKER) build --network=host --file infra/images/Dockerfile \
-	    --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) \
-	    --target $$image --tag needledrop-$$image:$(TAG) . || exit 1; \
+	    --build-arg BASE=$(BASE) --build-arg REVISION=$(REVISION) --build-arg IMAGE=$$image \
+	    --target $$target --tag needledrop-$$image:$(TAG) . || exit 1; \
 	done
 
 # Tests that start programs of the machine are marked with their kind.

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--tag", default="0.1.0")
     options = parser.parse_args()
     print(machine())
-    for name in ("data", "train", "serve"):
+    for name in ("data", "train", "spark", "serve"):
         image = f"needledrop-{name}:{options.tag}"
         size = int(_docker("image", "inspect", "--format", "{{.Size}}", image))
         packages = json.loads(

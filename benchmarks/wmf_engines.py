@@ -59,7 +59,7 @@ def main() -> None:
             asked = replace(config, seed=seed, engine="spark")
             started = time.monotonic()
             done = learn_factors_on_spark(
-                session, f"{folder}/plays", known.song_ids.tolist(), asked
+                session, lambda: Path(folder) / "plays", known.song_ids.tolist(), asked
             )
             _print_row("spark", done.factors, held_out, time.monotonic() - started)
         print(f"\nSpark's own start: {start_seconds:.1f} s, {session.sparkContext.master}")

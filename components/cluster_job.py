@@ -1,85 +1,120 @@
-"""Work that a controller on the cluster runs for a step: made once, followed to its end.
+"""Kinds of work that a controller on the cluster runs for a step, and how each says its state.
 
-The controllers schedule, restart and count; a step only says what it wants and looks. A job's name
-comes from what it works on, so a step that was killed finds its own job again and follows it.
-Verbs used: get, create and delete; the Role needledrop-jobs grants these and no others.
+The controllers schedule, restart and count; a step only says what it wants and looks
+(components/errand.py). Verbs used: get, create, patch and delete; of templates get. The Role
+needledrop-jobs grants these and no others.
 """
 
-import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from components.deploy_predictor.cluster import Cluster
+from components.deploy_predictor.inference_service import Json
 from needledrop.errors import EngineFailed
 
-_GONE_SECONDS = 300
+
+@dataclass(frozen=True)
+class State:
+    """What a controller says of a job.
+
+    Attributes:
+        succeeded: None while it hasn't ended.
+        has_started: whether its processes run, or did.
+        message: in the controller's words.
+    """
+
+    succeeded: bool | None = None
+    has_started: bool = False
+    message: str = ""
 
 
-class TrainJob(Cluster):
+class ClusterJob(Cluster):
+    """A job of one namespace, by its name."""
+
+    role = "the Role needledrop-jobs of infra/kustomize/components/beyond"
+    failure = EngineFailed
+    pods_label = ""
+    again = ""
+
+    def state(self, job: Json) -> State:
+        """Return what its controller says."""
+        raise NotImplementedError
+
+
+class TrainJob(ClusterJob):
     """A Kubeflow Trainer TrainJob."""
 
     api_version = "trainer.kubeflow.org/v1alpha1"
     kind = "TrainJob"
     plural = "trainjobs"
     controller = "Kubeflow Trainer"
-    role = "the Role needledrop-jobs of infra/kustomize/components/beyond"
     without = "with n_training_nodes=0 no cluster is needed"
+    pods_label = "jobset.sigs.k8s.io/jobset-name"
+    again = "it goes on from the last epoch"
+
+    def state(self, job: Json) -> State:
+        """Return it by the conditions; it has started when every node of a replica is ready."""
+        status = job.get("status", {})
+        said = [one for one in status.get("conditions", []) if one["status"] == "True"]
+        message = " ".join(str(one.get("message", "")) for one in said)
+        for condition in said:
+            if condition["type"] in ("Complete", "Failed"):
+                return State(condition["type"] == "Complete", True, str(condition["message"]))
+        has_started = any(one["ready"] or one["succeeded"] for one in status.get("jobsStatus", []))
+        return State(None, has_started, message)
+
+
+class SparkApplication(ClusterJob):
+    """A Spark Operator SparkApplication."""
+
+    api_version = "sparkoperator.k8s.io/v1beta2"
+    kind = "SparkApplication"
+    plural = "sparkapplications"
+    controller = "Spark Operator"
+    without = "with n_spark_executors=0 no cluster is needed"
+    pods_label = "sparkoperator.k8s.io/app-name"
+    again = "it begins anew"
+
+    def state(self, job: Json) -> State:
+        """Return it by the application's state; it has started when an executor runs."""
+        status = job.get("status", {})
+        said = status.get("applicationState", {})
+        name, message = said.get("state", ""), said.get("errorMessage", "")
+        message = ": ".join(part for part in (name, message) if part)
+        if name in ("COMPLETED", "FAILED"):
+            return State(name == "COMPLETED", True, message)
+        executors = status.get("executorState") or {}
+        waiting = sum(one == "PENDING" for one in executors.values())
+        has_started = name not in ("", "SUBMITTED", "SUBMISSION_FAILED") and (
+            waiting < len(executors)
+        )
+        return State(None, has_started, f"{message}, {waiting} executors pending".lstrip(", "))
+
+
+class SparkTemplate(Cluster):
+    """A suspended ScheduledSparkApplication: never run itself, it says how one of ours runs.
+
+    As ``kubectl create job --from=cronjob/…`` takes a CronJob for a template.
+    """
+
+    api_version = "sparkoperator.k8s.io/v1beta2"
+    kind = "ScheduledSparkApplication"
+    plural = "scheduledsparkapplications"
+    controller = "Spark Operator"
+    role = ClusterJob.role
+    without = SparkApplication.without
     failure = EngineFailed
 
-    def state(self, job: dict[str, Any]) -> tuple[bool | None, str]:
-        """Return whether it succeeded, None while it runs, and what its controller says."""
-        for condition in job.get("status", {}).get("conditions", []):
-            if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
-                return condition["type"] == "Complete", str(condition.get("message", ""))
-        return None, ""
+    def spec(self) -> Json:
+        """Return the specification of a SparkApplication.
 
-
-def follow(
-    cluster: TrainJob, job: dict[str, Any], say: Callable[[str], None], *, poll_seconds: float
-) -> None:
-    """Make a job where there is none of its name, and wait for its end.
-
-    One that failed before is made anew; so the same command again tries again.
-
-    Raises:
-        EngineFailed: it failed, it was deleted, or the cluster doesn't take it.
-    """
-    present = cluster.read()
-    if present is not None and cluster.state(present)[0] is False:
-        _remove(cluster, poll_seconds)
-        present = None
-    what = f"{cluster.kind} {cluster.name} in {cluster.namespace}"
-    say(f"{what}: {'it is there, following it' if present else 'made, following it'}")
-    cluster.change(lambda there: None if there else job)
-    while True:
-        there = cluster.read()
-        if there is None:
+        Raises:
+            EngineFailed: there is no such template.
+        """
+        present = self.read()
+        if present is None:
             raise EngineFailed(
-                f"expected {what} until its end, but somebody deleted it; run the step again"
+                f"expected {self.kind} {self.name} in {self.namespace}, which says how Spark runs, "
+                "found none; add infra/kustomize/components/beyond to the overlay and apply it"
             )
-        succeeded, message = cluster.state(there)
-        if succeeded:
-            say(f"{what}: complete")
-            return
-        if succeeded is False:
-            raise EngineFailed(
-                f"expected {what} to succeed, got: {' '.join(message.split())[:500] or 'Failed'}; "
-                f"its pods' logs say more (kubectl -n {cluster.namespace} logs -l "
-                f"jobset.sigs.k8s.io/jobset-name={cluster.name}); mend that and run the step "
-                "again, it goes on from the last epoch"
-            )
-        time.sleep(poll_seconds)
-
-
-def _remove(cluster: TrainJob, poll_seconds: float) -> None:
-    """Delete a job, and wait until it is gone: a name is taken until then."""
-    cluster.delete()
-    ends = time.monotonic() + _GONE_SECONDS
-    while cluster.read() is not None:
-        if time.monotonic() > ends:
-            raise EngineFailed(
-                f"expected {cluster.kind} {cluster.name}, which failed, to go when it was deleted, "
-                f"but it is still there after {_GONE_SECONDS} s; see kubectl -n "
-                f"{cluster.namespace} describe {cluster.plural} {cluster.name}"
-            )
-        time.sleep(poll_seconds)
+        spec: Json = present["spec"]["template"]
+        return spec

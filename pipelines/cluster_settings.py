@@ -17,6 +17,7 @@ from typing import Any
 
 from kfp import kubernetes
 
+from components.own_pod import POD_NAME, POD_UID
 from needledrop.errors import ConfigRejected
 
 GPU = "nvidia.com/gpu"
@@ -61,6 +62,7 @@ class Settings:
         secrets: whose KEYS become environment variables of the same names.
         is_cached: whether Kubeflow may take the outputs of an earlier run with the same inputs;
             only where they say which data they stand for.
+        launches_jobs: whether it is told which pod it runs in, the owner of jobs that it makes.
         uses_workspace: whether it gets the claim, where there is one.
         shared_memory: size of /dev/shm; empty for Kubernetes' 64 MiB.
         scratch: size of /tmp, where copies from stores lie.
@@ -73,6 +75,7 @@ class Settings:
     secrets: tuple[str, ...] = OBJECTS
     is_cached: bool = False
     uses_workspace: bool = False
+    launches_jobs: bool = False
     shared_memory: str = ""
     scratch: str = "10Gi"
 
@@ -81,7 +84,15 @@ STEPS: Mapping[str, Settings] = {
     "survey-data": Settings(),
     "validate-plays": Settings(memory="16Gi", hours=4, is_cached=True),
     "split-songs": Settings(is_cached=True),
-    "factorize-plays": Settings(cpu="4", memory="16Gi", hours=12, is_cached=True),
+    "factorize-plays": Settings(
+        cpu="4",
+        memory="16Gi",
+        hours=12,
+        is_cached=True,
+        uses_workspace=True,
+        launches_jobs=True,
+        scratch="50Gi",
+    ),
     "plan-shards": Settings(),
     "hear-shard": Settings(cpu="4", memory="8Gi", hours=24, uses_workspace=True),
     "extract-features": Settings(
@@ -96,6 +107,7 @@ STEPS: Mapping[str, Settings] = {
         hours=48,
         secrets=STORE,
         uses_workspace=True,
+        launches_jobs=True,
         shared_memory="8Gi",
         scratch="200Gi",
     ),
@@ -137,6 +149,9 @@ def apply_settings(*tasks: Any) -> None:
         kubernetes.use_config_map_as_env(
             task, "needledrop-stores", _by_name(_CONFIG), optional=True
         )
+        if settings.launches_jobs:
+            kubernetes.use_field_path_as_env(task, POD_NAME, "metadata.name")
+            kubernetes.use_field_path_as_env(task, POD_UID, "metadata.uid")
         if claim and settings.uses_workspace:
             kubernetes.mount_pvc(task, claim, "/workspace")
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.deploy_predictor.config import DeployConfig
+from components.factorize_plays.request import SparkConfig
+from components.job_config import JobConfig
 from components.score_new_songs.config import ScoringConfig
 from components.train_encoder.request import LaunchConfig
 from components.validate_plays.limits import ValidationConfig
@@ -37,6 +39,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "n_als_iterations": (WmfConfig, "n_iterations"),
     "als_solver": (WmfConfig, "solver"),
     "wmf_engine": (WmfConfig, "engine"),
+    "n_spark_executors": (SparkConfig, "n_executors"),
     "factors_seed": (WmfConfig, "seed"),
     "confidence_alpha": (ConfidenceConfig, "alpha"),
     "confidence_epsilon": (ConfidenceConfig, "epsilon"),
@@ -64,6 +67,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "device": (TrainingConfig, "device"),
     "n_training_nodes": (LaunchConfig, "n_nodes"),
     "gpus_per_node": (LaunchConfig, "gpus_per_node"),
+    "job_start_timeout_seconds": (JobConfig, "start_timeout_seconds"),
     "n_gpus": (GpuRequest, "n_gpus"),
     "n_filters": (CnnConfig, "n_filters"),
     "pooling_frames": (CnnConfig, "pooling_frames"),

@@ -200,6 +200,7 @@ def _collect_pages(run: LocalRun) -> None:
             ("evaluate-encoder", "report", "evaluation.json"),
             ("decide-promotion", "verdict_report", "verdict.html"),
             ("decide-promotion", "verdict", "verdict.json"),
+            ("decide-promotion", "model_card", "model_card.md"),
             ("find-new-songs", "new_songs_summary", "new_songs.md"),
             ("score-new-songs", "scoring_report", "new_songs.html"),
             ("score-new-songs", "scored_songs/scored_songs.json", "new_songs.json"),

@@ -40,6 +40,7 @@ def train_pipeline(
     n_als_iterations: int = 15,
     als_solver: str = "cholesky",
     wmf_engine: str = "implicit",
+    n_spark_executors: int = 4,
     confidence_alpha: float = 2.0,
     confidence_epsilon: float = 0.000001,
     factors_seed: int = 0,
@@ -75,6 +76,7 @@ def train_pipeline(
     device: str = "auto",
     n_training_nodes: int = 0,
     gpus_per_node: int = 1,
+    job_start_timeout_seconds: int = 3600,
     n_gpus: str = "0",
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
@@ -115,6 +117,8 @@ def train_pipeline(
         n_als_iterations: pairs of half-steps of alternating least squares.
         als_solver: cholesky, exact; or cg, faster from about a hundred factors on; implicit's.
         wmf_engine: implicit, in memory; or spark, for plays beyond one machine's memory.
+        n_spark_executors: of the SparkApplication that factorises with spark on a cluster; 0, or a
+            run on one machine, runs Spark in the step.
         confidence_alpha: how strongly a play count speaks.
         confidence_epsilon: what play counts are measured against.
         factors_seed: of the first factors.
@@ -151,6 +155,7 @@ def train_pipeline(
         device: auto, cpu or cuda.
         n_training_nodes: machines of a Kubeflow TrainJob for the network; 0 trains in the step.
         gpus_per_node: of each of these machines; 0 trains on their CPUs.
+        job_start_timeout_seconds: until the TrainJob or the SparkApplication runs; a queue counts.
         n_gpus: for the network's training on a cluster, 0 or more, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
@@ -208,6 +213,9 @@ def train_pipeline(
         confidence_alpha=confidence_alpha,
         confidence_epsilon=confidence_epsilon,
         factors_seed=factors_seed,
+        workspace=workspace,
+        n_spark_executors=n_spark_executors,
+        job_start_timeout_seconds=job_start_timeout_seconds,
     ).set_display_name("factorize-plays")
     factors = factorized.outputs["factors"]
 
@@ -273,6 +281,7 @@ def train_pipeline(
             device=device,
             n_training_nodes=n_training_nodes,
             gpus_per_node=gpus_per_node,
+            job_start_timeout_seconds=job_start_timeout_seconds,
         ).set_display_name(f"train-encoder-{encoder}")
 
     linear, network = trained("linear"), trained("cnn")

@@ -18,6 +18,7 @@ def decide_promotion(
     verdict: Output[Artifact],
     verdict_report: Output[HTML],
     verdict_summary: Output[Markdown],
+    model_card: Output[Markdown],
 ) -> bool:
     """Judge the candidate, and register it with its verdict, promoted or not.
 
@@ -33,6 +34,7 @@ def decide_promotion(
         verdict: each check with its figures.
         verdict_report: the same as a page.
         verdict_summary: the same in Markdown, for a job's summary.
+        model_card: what the candidate is for, what it was measured on, and where it ends.
 
     Returns:
         Whether the candidate is promoted. (The one unnamed output: kfp 2.17's local runner skips
@@ -54,6 +56,7 @@ def decide_promotion(
             run_id or job_id,
             config,
             Path(verdict.path),
+            Path(model_card.path),
             log,
         )
         page_from_verdict(judged).save(Path(verdict_report.path))

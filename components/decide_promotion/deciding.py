@@ -16,9 +16,13 @@ def decide(
     run_id: str,
     config: GateConfig,
     verdict_path: Path,
+    card_path: Path,
     journal: Journal,
 ) -> Verdict:
-    """Judge, save the verdict, register the version, and say what was decided and why."""
+    """Judge, save verdict and model card, register the version, and say what was decided and why.
+
+    The card is the registered version's own: a version that was there before keeps its first one.
+    """
     candidate = Bundle.load(candidate_path)
     registry = Registry(registry_path)
     verdict = judge(
@@ -37,6 +41,7 @@ def decide(
         metadata=candidate.about,
         run_id=run_id,
     )
+    card_path.write_text(registry.model_card(candidate.version), encoding="utf-8")
     for check in verdict.checks:
         journal.say(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.got}")
     journal.say(verdict.summary)

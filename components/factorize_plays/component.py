@@ -20,6 +20,9 @@ def factorize_plays(
     factors: Output[Dataset],
     factor_report: Output[HTML],
     metrics: Output[Metrics],
+    workspace: str = "",
+    n_spark_executors: int = 4,
+    job_start_timeout_seconds: int = 3600,
 ):
     """Learn latent factors of listeners and songs by weighted matrix factorisation.
 
@@ -37,10 +40,15 @@ def factorize_plays(
         factors: user and song factors with their ids.
         factor_report: how the objective fell, and what the factors look like.
         metrics: the objective, and how large the matrix is.
+        workspace: folder or s3:// URI through which plays and factors go to Spark and back.
+        n_spark_executors: of a SparkApplication; 0 runs Spark in the step, as on one machine.
+        job_start_timeout_seconds: until the SparkApplication's executors run.
     """
     from pathlib import Path
 
-    from components.factorize_plays.factorizing import factorize
+    from components.factorize_plays.launching import factorize_here_or_there
+    from components.factorize_plays.request import SparkConfig
+    from components.job_config import JobConfig
     from components.journal import journal
     from needledrop.factors.confidence import ConfidenceConfig
     from needledrop.factors.wmf import WmfConfig
@@ -56,6 +64,15 @@ def factorize_plays(
             confidence=confidence,
             engine=wmf_engine,
         )
-        page = factorize(Path(plays.path), Path(split.path), config, Path(factors.path), log)
-        page.save(Path(factor_report.path))
+        spark = SparkConfig(n_spark_executors, JobConfig(job_start_timeout_seconds))
+        factorize_here_or_there(
+            Path(plays.path),
+            Path(split.path),
+            config,
+            spark,
+            workspace,
+            Path(factors.path),
+            Path(factor_report.path),
+            log,
+        )
         log.save_metrics(metrics)

@@ -1,6 +1,7 @@
 """Learns factors from the plays of all songs but the test songs, and reports on them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,24 @@ from needledrop.plays.triplets import Plays
 
 
 def factorize(
-    plays_path: Path, split_path: Path, config: WmfConfig, factors_path: Path, journal: Journal
+    find_plays: Callable[[], Path],
+    split_path: Path,
+    config: WmfConfig,
+    factors_path: Path,
+    journal: Journal,
 ) -> Page:
-    """Factorise, save the factors, and return the report."""
+    """Factorise, save the factors, and return the report.
+
+    Args:
+        find_plays: returns the folder of accepted plays, on whatever machine it is called.
+        split_path: the split's file.
+        config: the engine and its settings.
+        factors_path: folder to write.
+        journal: told what happens.
+    """
     known = Split.load(split_path).known.tolist()
     learn = _learn_on_spark if config.engine == "spark" else _learn_here
-    factors, n_listeners = learn(plays_path, known, config, journal)
+    factors, n_listeners = learn(find_plays, known, config, journal)
     factors.save(factors_path)
     n_users, n_songs, n_pairs = len(factors.user_ids), len(factors.song_ids), int(n_listeners.sum())
     journal.record(
@@ -42,10 +55,10 @@ def factorize(
 
 
 def _learn_here(
-    plays_path: Path, known: list[str], config: WmfConfig, journal: Journal
+    find_plays: Callable[[], Path], known: list[str], config: WmfConfig, journal: Journal
 ) -> tuple[Factors, NDArray[np.int64]]:
     """Learn by implicit; return the factors, and how many listeners each song has."""
-    plays = Plays.load(plays_path).of_songs(known)
+    plays = Plays.load(find_plays()).of_songs(known)
     with journal.progress("ALS iterations", config.n_iterations, "iteration") as advance:
         factors = learn_factors(
             plays, config, on_iteration=lambda n, loss: advance(n + 1, f"objective {loss:,.0f}")
@@ -54,13 +67,13 @@ def _learn_here(
 
 
 def _learn_on_spark(
-    plays_path: Path, known: list[str], config: WmfConfig, journal: Journal
+    find_plays: Callable[[], Path], known: list[str], config: WmfConfig, journal: Journal
 ) -> tuple[Factors, NDArray[np.int64]]:
     """Learn on Spark: spark-submit's cluster, or this machine's cores where there is none."""
     session = spark_session(os.environ.get("SPARK_MASTER", "") or _own_cores())
     try:
         journal.say(f"Spark {session.version} on {session.sparkContext.master}")
-        done = learn_factors_on_spark(session, str(plays_path), known, config)
+        done = learn_factors_on_spark(session, find_plays, known, config)
     finally:
         session.stop()
     return done.factors, done.n_listeners

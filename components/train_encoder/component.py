@@ -39,6 +39,7 @@ def train_encoder(
     metrics: Output[Metrics],
     n_training_nodes: int = 0,
     gpus_per_node: int = 1,
+    job_start_timeout_seconds: int = 3600,
 ):
     """Learn to predict a song's factors from its sound.
 
@@ -75,9 +76,11 @@ def train_encoder(
         metrics: the validation score and more.
         n_training_nodes: machines of a Kubeflow TrainJob; 0 trains in the step itself.
         gpus_per_node: of each of these machines; 0 trains on their CPUs.
+        job_start_timeout_seconds: until the TrainJob's processes run.
     """
     from pathlib import Path
 
+    from components.job_config import JobConfig
     from components.journal import journal
     from components.train_encoder.launching import train_here_or_there
     from components.train_encoder.request import Inputs, LaunchConfig, TrainingRequest
@@ -110,7 +113,7 @@ def train_encoder(
             n_filters_2d=tuple(map(int, n_filters_2d)),
         )
         request = TrainingRequest(encoder, store, workspace, size, training)
-        launch = LaunchConfig(n_training_nodes, gpus_per_node)
+        launch = LaunchConfig(n_training_nodes, gpus_per_node, JobConfig(job_start_timeout_seconds))
         bundle_path, report_path = Path(bundle.path), Path(training_report.path)
         train_here_or_there(inputs, request, launch, bundle_path, report_path, log)
         log.save_metrics(metrics)

@@ -11,16 +11,13 @@ from components.train_encoder.material import Material, gather
 from components.train_encoder.request import Inputs, LaunchConfig, TrainingRequest
 from needledrop.artifacts import (
     fingerprint_of_code,
-    fingerprint_of_json,
     read_json,
     whole_file,
     whole_folder,
     write_json,
 )
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import EngineFailed
 from needledrop.page import Page
-from needledrop.storage.opening import below, place_at
 
 RUNTIME = "needledrop-torch"
 GPU = "nvidia.com/gpu"
@@ -37,7 +34,7 @@ def train_here_or_there(
     """Write the bundle and the report; the linear baseline is always fitted here.
 
     Raises:
-        EngineFailed: the TrainJob failed, or left nothing behind.
+        EngineFailed: the TrainJob failed, didn't start, or left nothing behind.
     """
     if launch.n_nodes and request.encoder == "cnn":
         _train_there(inputs, request, launch, bundle_path, report_path, journal)
@@ -103,26 +100,18 @@ def _train_there(
     report_path: Path,
     journal: Journal,
 ) -> None:
-    from components.cluster_job import TrainJob, follow  # the Kubernetes client takes a second
+    from components.cluster_job import TrainJob  # the Kubernetes client takes a second
+    from components.errand import outcome_of_job
 
-    asked = [asdict(request), inputs.fingerprints(), fingerprint_of_code()]
-    name = f"needledrop-{fingerprint_of_json(asked)[:16]}"
-    location = below(request.workspace, f"jobs/{name}")
-    place = place_at(location)
-    if "outcome" not in place.folders():
-        if "inputs" not in place.folders():
-            with place.new_folder("inputs") as folder:
-                hand_over(inputs, request, folder)
-        cluster = TrainJob(name)
-        job = train_job(name, cluster.namespace, launch, location)
-        follow(cluster, job, journal.say, poll_seconds=launch.poll_seconds)
-        if "outcome" not in place.folders():
-            raise EngineFailed(
-                f"expected TrainJob {name} to leave its outcome in {place.uri}, found none; do its "
-                f"pods reach that place? Delete it (kubectl delete trainjob {name}), and run the "
-                "step again"
-            )
-    outcome = place.folder("outcome")
+    outcome = outcome_of_job(
+        TrainJob,
+        [asdict(request), inputs.fingerprints(), fingerprint_of_code()],
+        request.workspace,
+        lambda folder: hand_over(inputs, request, folder),
+        lambda job, location: train_job(job.name, job.namespace, launch, location),
+        launch.job,
+        journal,
+    )
     with whole_folder(bundle_path) as bundle:
         shutil.copytree(outcome / "bundle", bundle, dirs_exist_ok=True)
     with whole_file(report_path) as report:

@@ -1,10 +1,11 @@
 """What a training is asked for, here or in a job of its own; JSON, so it can be handed over."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from components.job_config import JobConfig
 from needledrop.artifacts import fingerprint_of_file, fingerprint_of_folder, read_json, write_json
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.training import TrainingConfig
@@ -18,12 +19,12 @@ class LaunchConfig:
     Attributes:
         n_nodes: machines of a Kubeflow TrainJob; 0 trains in the step itself.
         gpus_per_node: of each of them, one process each; 0 trains on their CPUs, one process each.
-        poll_seconds: between two looks at the TrainJob.
+        job: how the TrainJob is waited for.
     """
 
     n_nodes: int = 0
     gpus_per_node: int = 1
-    poll_seconds: float = 10.0
+    job: JobConfig = field(default_factory=JobConfig)
 
     def __post_init__(self) -> None:
         for name, highest in (("n_nodes", 1024), ("gpus_per_node", 64)):
@@ -45,11 +46,11 @@ class Inputs:
     @classmethod
     def within(cls, folder: Path) -> "Inputs":
         """Name them as they lie in one folder."""
-        return cls(**{field.name: folder / field.name for field in fields(cls)})
+        return cls(**{one.name: folder / one.name for one in fields(cls)})
 
     def items(self) -> list[tuple[str, Path]]:
         """Return (name, path) of each."""
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(one.name, getattr(self, one.name)) for one in fields(self)]
 
     def fingerprints(self) -> dict[str, str]:
         """Return the SHA-256 of each."""

@@ -37,6 +37,7 @@ from needledrop.storage.place import json_in_folder
 
 __all__ = ["Move", "Registry"]
 
+_MODEL_CARD = "MODEL_CARD.md"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -81,6 +82,21 @@ class Registry:
     def bundle_path(self, version: str) -> Path:
         """Return the folder of a version's bundle; raises as :meth:`path` does."""
         return self.path(version) / "bundle"
+
+    def model_card(self, version: str) -> str:
+        """Return a version's model card, in Markdown.
+
+        Raises:
+            ArtifactBroken: there is no such version, or its card is missing.
+        """
+        self._known_record(version)
+        card = self._versions.read_in_folder(version, _MODEL_CARD)
+        if card is None:
+            raise ArtifactBroken(
+                f"expected {_MODEL_CARD} in version {version} of {self._root.uri}, found none; "
+                "restore it, or train again"
+            )
+        return card.decode("utf-8")
 
     def champion(self) -> str | None:
         """Return the champion's version, or None where nothing has been promoted yet."""
@@ -158,7 +174,7 @@ class Registry:
                     report.save(folder / "evaluation.json")
                     verdict.save(folder / "verdict.json")
                     card = model_card(report, verdict, {**(metadata or {}), "version": version})
-                    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+                    (folder / _MODEL_CARD).write_text(card, encoding="utf-8")
                     record = {
                         "version": version,
                         "bundle_fingerprint": fingerprint,

@@ -35,10 +35,11 @@ def plays() -> Plays:
 
 
 @pytest.fixture(scope="module")
-def folder(plays, tmp_path_factory) -> str:
+def folder(plays, tmp_path_factory):
+    """A function that returns the folder of the plays."""
     path = tmp_path_factory.mktemp("plays") / "plays"
     plays.save(path)
-    return str(path)
+    return lambda: path
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +95,4 @@ def test_what_spark_cannot_do_is_refused_before_it_starts(session, plays, folder
     with pytest.raises(ShapeMismatch, match="such as stranger"):
         learn_factors_on_spark(session, folder, [*known, "stranger"], CONFIG)
     with pytest.raises(EngineFailed, match=r"expected Spark to factorise .*/nowhere"):
-        learn_factors_on_spark(session, f"{folder}/nowhere", known, CONFIG)
+        learn_factors_on_spark(session, lambda: folder() / "nowhere", known, CONFIG)

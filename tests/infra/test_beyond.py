@@ -1,26 +1,20 @@
 """The manifests for several GPUs and for Spark: valid, and fitting to what the code asks for."""
 
-import argparse
-import os
 import shutil
 import subprocess
-from functools import cache
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
-from components.cluster_job import TrainJob
-from components.factorize_plays.__main__ import config_from
+from components.cluster_job import SparkApplication, SparkTemplate, TrainJob
+from components.factorize_plays.launching import TEMPLATE, spark_application
 from components.train_encoder.launching import RUNTIME, train_job
 from components.train_encoder.request import LaunchConfig
-from needledrop.errors import ConfigRejected
-from needledrop.factors.wmf import WmfConfig
 from tests.infra.manifests import KUSTOMIZE
 from tests.kubernetes_api import ROOT, schema_of
 
-SPARK = ROOT / "infra" / "spark" / "factorize-plays.yaml"
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 
 
@@ -45,9 +39,9 @@ def only(things: list[dict], kind: str, name: str) -> dict:
     return thing
 
 
-@cache
-def application() -> dict:
-    return yaml.safe_load(SPARK.read_text(encoding="utf-8"))
+def template(things: list[dict]) -> dict:
+    """The SparkApplication's specification that the step takes for a template."""
+    return only(things, SparkTemplate.kind, TEMPLATE)["spec"]["template"]
 
 
 def check(thing: dict, kind: str) -> None:
@@ -73,7 +67,7 @@ def test_every_object_is_valid_and_lies_in_the_namespace(things):
     runtime = only(things, "TrainingRuntime", RUNTIME)
     assert runtime["apiVersion"] == TRAINER
     check(runtime, "ClusterTrainingRuntime")  # the two kinds differ in their scope alone
-    check(application(), "SparkApplication")
+    check(only(things, SparkTemplate.kind, TEMPLATE), SparkTemplate.kind)
 
 
 def test_the_train_job_is_valid_and_finds_its_runtime(things):
@@ -103,17 +97,29 @@ def test_kubeflow_trainer_finds_the_container_that_it_gives_the_command(things):
     assert mounts == {"/tmp", "/dev/shm"}
 
 
-def test_the_role_of_jobs_grants_what_test_train_job_sees_called(things):
-    [rule] = only(things, "Role", "needledrop-jobs")["rules"]
-    assert rule["apiGroups"] == [TrainJob.api_version.split("/")[0]]
-    assert rule["resources"] == [TrainJob.plural]
-    assert set(rule["verbs"]) == {"get", "create", "delete"}
+def test_the_role_of_jobs_grants_what_the_steps_call(things):
+    """What is called, tests/components/test_errand.py and test_factorize_plays.py see."""
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in only(things, "Role", "needledrop-jobs")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    followed = {"get", "create", "patch", "delete"}
+    assert granted == {
+        (kind.api_version.split("/")[0], kind.plural): verbs
+        for kind, verbs in (
+            (TrainJob, followed),
+            (SparkApplication, followed),
+            (SparkTemplate, {"get"}),
+        )
+    }
 
 
 def test_pods_of_jobs_may_speak_to_one_another(things):
     expression = only(things, "NetworkPolicy", "jobs")["spec"]["podSelector"]["matchExpressions"]
     [node] = only(things, "TrainingRuntime", RUNTIME)["spec"]["template"]["spec"]["replicatedJobs"]
-    spec = application()["spec"]
+    spec = template(things)
     labels = [
         node["template"]["spec"]["template"]["metadata"]["labels"],
         spec["driver"]["labels"],
@@ -123,34 +129,57 @@ def test_pods_of_jobs_may_speak_to_one_another(things):
         assert one[expression[0]["key"]] in expression[0]["values"]
 
 
-def test_the_spark_application_starts_what_is_there_with_the_locked_spark():
-    spec = application()["spec"]
+def test_the_template_is_never_run_itself(things):
+    assert only(things, SparkTemplate.kind, TEMPLATE)["spec"]["suspend"] is True
+
+
+def test_the_spark_application_is_valid_and_starts_what_is_there_with_the_locked_spark(things):
+    application = spark_application("a", "needledrop", template(things), 7, "s3://music/jobs/a")
+    assert application["apiVersion"] == SparkApplication.api_version
+    assert application["kind"] == SparkApplication.kind
+    check(application, SparkApplication.kind)
+    spec = application["spec"]
+    assert spec["executor"]["instances"] == 7
+    assert spec["arguments"] == ["s3://music/jobs/a"]
     program = spec["mainApplicationFile"].removeprefix("local:///opt/needledrop/")
     assert (ROOT / program).is_file()
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert f"pyspark=={spec['sparkVersion']} " in lock
-    parser = argparse.ArgumentParser()
-    for option in ("--plays", "--split", "--factors"):
-        parser.add_argument(option, required=True)
-    parser.add_argument("--set", action="append")
-    options = parser.parse_args(spec["arguments"])
-    shared = {mount["mountPath"] for mount in spec["driver"]["volumeMounts"]}
-    assert shared == {mount["mountPath"] for mount in spec["executor"]["volumeMounts"]}
-    assert {os.path.dirname(options.plays), os.path.dirname(options.factors)} <= shared  # noqa: PTH120
-    config = config_from(options.set)
-    assert config == WmfConfig(n_factors=400, regularization=100.0, engine="spark")
+    if schema := schema_of(SparkApplication.kind, SparkApplication.api_version):
+        spec["executors"] = 7
+        assert len(list(jsonschema.Draft7Validator(schema).iter_errors(application))) == 1
 
 
-@pytest.mark.parametrize(
-    ("setting", "sentence"),
-    [
-        ("rank=7", "--set rank: expected alpha, epsilon or one of n_factors"),
-        ("n_factors=many", "--set: expected NAME=VALUE with numbers"),
-        ("alpha=x", "--set: expected NAME=VALUE with numbers"),
-        ("engine=abacus", "wmf.engine: expected implicit or spark"),
-        ("confidence=1", "--set confidence: expected alpha, epsilon or one of"),
-    ],
-)
-def test_a_setting_that_is_none_is_refused(setting, sentence):
-    with pytest.raises(ConfigRejected, match=sentence):
-        config_from([setting])
+def test_driver_and_executors_have_the_stores_and_one_place_to_write(things):
+    spec = template(things)
+    account = only(things, "ServiceAccount", "needledrop-spark")
+    assert spec["driver"]["serviceAccount"] == account["metadata"]["name"]
+    for role in (spec["driver"], spec["executor"]):
+        named = {next(iter(one.values()))["name"] for one in role["envFrom"]}
+        assert named == {"needledrop-stores", "needledrop-object-store"}
+        assert role["securityContext"]["readOnlyRootFilesystem"] is True
+        assert role["securityContext"]["runAsNonRoot"] is True
+        [mount] = role["volumeMounts"]
+        assert mount["mountPath"] == "/tmp"
+        assert mount["name"].startswith("spark-local-dir-")  # Spark's scratch space
+
+
+def test_an_overlay_may_name_another_image(things, tmp_path):
+    shutil.copytree(KUSTOMIZE, tmp_path / "kustomize")
+    overlay = tmp_path / "kustomize" / "overlays" / "mine"
+    overlay.mkdir()
+    manual = (ROOT / "docs" / "kubeflow.md").read_text(encoding="utf-8")
+    [patches] = [
+        block
+        for block in manual.split("```")
+        if block.startswith("yaml") and "ScheduledSparkApplication" in block
+    ]
+    (overlay / "kustomization.yaml").write_text(
+        "resources: [../local]\n" + patches.removeprefix("yaml\n"), encoding="utf-8"
+    )
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=True
+    )
+    mine = [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+    assert template(mine)["image"] == "registry.example/needledrop-spark:1.0.0"
+    assert template(things)["image"] == "needledrop-spark:0.1.0"

@@ -11,12 +11,20 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
+from components.factorize_plays.request import save_request
 from needledrop.audio.frontend import Frontend
+from needledrop.factors.confidence import confidence_from_plays
+from needledrop.factors.fold_in import fold_in_rows
+from needledrop.factors.wmf import Factors, WmfConfig, learn_factors, wmf_loss
+from needledrop.plays.split import Split
+from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
 
 pytestmark = pytest.mark.docker
@@ -126,7 +134,7 @@ def test_an_image_that_is_missing_is_named(demo, tmp_path):
     assert "make images" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["data", "train", "serve"])
+@pytest.mark.parametrize("name", ["data", "train", "spark", "serve"])
 def test_images_run_as_a_numbered_user_and_carry_no_compiler_and_no_cache(name):
     image = f"needledrop-{name}:0.1.0"
     about = json.loads(docker("image", "inspect", image))[0]
@@ -163,7 +171,7 @@ print(hashlib.sha256(heard.log_mel.tobytes() + heard.mfcc.tobytes()).hexdigest()
 """
 
 
-@pytest.mark.parametrize("name", ["data", "train", "serve"])
+@pytest.mark.parametrize("name", ["data", "train", "spark", "serve"])
 def test_every_image_hears_bit_for_bit_what_this_environment_hears(name):
     wave = np.random.default_rng(3).normal(0, 0.1, 22050 * 5).astype(np.float32)
     heard = Frontend().features(wave)
@@ -173,6 +181,89 @@ def test_every_image_hears_bit_for_bit_what_this_environment_hears(name):
         "--entrypoint=python3", f"needledrop-{name}:0.1.0", "-c", _FEATURES,
     )  # fmt: skip
     assert there == here
+
+
+SPARK = "needledrop-spark:0.1.0"
+PROPERTIES = """\
+spark.master=local[2]
+spark.driver.host=127.0.0.1
+spark.sql.shuffle.partitions=2
+spark.ui.enabled=false
+"""
+
+
+def test_the_spark_image_factorises_as_outside_when_spark_on_kubernetes_calls_it(tmp_path):
+    """The driver's own command line, but for the master; a read-only root, and no name server."""
+    generator = np.random.default_rng(0)
+    taste = generator.integers(0, 4, (200, 1)) == np.arange(40) % 4
+    heard = generator.random((200, 40)) < np.where(taste, 0.4, 0.05)
+    counts = (heard * generator.integers(1, 9, heard.shape)).astype(np.int64)
+    songs = np.array([f"song{n:02}" for n in range(40)])
+    users = np.array([f"user{n:03}" for n in range(200)])
+    plays = Plays(sparse.csr_matrix(counts), users, songs)
+    split = Split("random", 0, songs[:30], songs[30:35], songs[35:], songs[:0])
+    config = WmfConfig(n_factors=5, regularization=5.0, n_iterations=6, engine="spark")
+    inputs = tmp_path / "job" / "inputs"
+    inputs.mkdir(parents=True)
+    plays.save(inputs / "plays")
+    split.save(inputs / "split")
+    save_request(config, inputs / "request.json")
+    tmp_path.chmod(0o755)  # for the image's user
+    (tmp_path / "job").chmod(0o777)
+    (tmp_path / "spark.properties").write_text(PROPERTIES)
+
+    said = docker(
+        "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
+        "--user=10001:10001", "--hostname=localhost", "--env=OMP_NUM_THREADS=1",
+        f"--volume={tmp_path}:{tmp_path}", SPARK, "driver",
+        "--properties-file", str(tmp_path / "spark.properties"),
+        "--class", "org.apache.spark.deploy.PythonRunner",
+        "local:///opt/needledrop/components/factorize_plays/__main__.py", str(tmp_path / "job"),
+    )  # fmt: skip
+    assert "35 songs by spark; the objective" in said
+
+    there = Factors.load(tmp_path / "job" / "outcome" / "factors")
+    assert there.config == config
+    known = plays.of_songs(split.known.tolist())
+    confidence = confidence_from_plays(known.user_song, config.confidence)
+    loss = wmf_loss(confidence, there.user_factors, there.song_factors, config.regularization)
+    assert there.losses == (pytest.approx(loss, rel=1e-5),)
+    outside = learn_factors(known, replace(config, n_iterations=50))
+    assert loss == pytest.approx(outside.losses[-1], rel=0.02)
+    own = fold_in_rows(confidence, there.song_factors, config.regularization)
+    np.testing.assert_allclose(there.user_factors, own, atol=1e-4)
+
+
+def test_the_spark_image_starts_an_executor_as_spark_on_kubernetes_calls_it():
+    variables = {
+        "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@127.0.0.1:9",
+        "SPARK_EXECUTOR_ID": "1",
+        "SPARK_EXECUTOR_CORES": "1",
+        "SPARK_EXECUTOR_MEMORY": "256m",
+        "SPARK_APPLICATION_ID": "spark-1",
+        "SPARK_EXECUTOR_POD_IP": "127.0.0.1",
+        "SPARK_EXECUTOR_POD_NAME": "factorization-exec-1",
+        "SPARK_RESOURCE_PROFILE_ID": "0",
+        "SPARK_JAVA_OPT_0": "-Dneedledrop.first=one word more",
+        "SPARK_JAVA_OPT_10": "-XshowSettings:properties",
+        "SPARK_JAVA_OPT_2": "-Dneedledrop.first=two words more",
+    }
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp",
+         "--hostname=localhost",
+         *(f"--env={name}={value}" for name, value in variables.items()), SPARK, "executor"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode != 0  # there is no driver
+    assert "needledrop.first = two words more" in said
+    assert "127.0.0.1:9" in said
+    assert "ClassNotFoundException" not in said
+
+
+def test_the_spark_image_runs_any_other_command_as_it_is():
+    said = docker("run", "--rm", "--network=none", SPARK, "python3", "-c", "print(6 * 7)")
+    assert said == "42"
 
 
 def test_the_serving_container_becomes_healthy_and_answers(demo, in_containers):

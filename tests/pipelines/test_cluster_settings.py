@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.own_pod import POD_NAME, POD_UID
 from pipelines import compiled
 from pipelines.cluster_settings import GPU, KEYS, STEPS
 from pipelines.known import NAMES, pipeline_named
@@ -100,6 +101,18 @@ def test_the_networks_training_asks_for_gpus_by_parameter_and_for_shared_memory(
     for name in ("train-encoder-cnn", "train-encoder-linear"):
         mounts = {mount["mountPath"]: mount for mount in platform[labels[name]]["emptyDirMounts"]}
         assert mounts["/dev/shm"]["medium"] == "Memory"
+
+
+@pytest.mark.parametrize(("file", "task", "label"), STEPS_OF)
+def test_a_step_that_launches_jobs_knows_its_pod_and_no_other_does(file, task, label):
+    _, platform = documents(file)
+    named = {one["name"]: one["fieldPath"] for one in platform[label].get("fieldPathAsEnv", [])}
+    pod = {POD_NAME: "metadata.name", POD_UID: "metadata.uid"}
+    launches = label.removeprefix("exec-").removesuffix("-2") in (
+        "factorize-plays",
+        "train-encoder",
+    )
+    assert named == (pod if launches else {})
 
 
 @pytest.mark.parametrize(("file", "task", "label"), STEPS_OF)

@@ -90,7 +90,9 @@ def test_the_champion_is_whole_and_names_its_origin(promoted):
     verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["promoted"] is True
     assert {"beats random", "beats linear"} <= {check["name"] for check in verdict["checks"]}
-    assert "mAP@500" in (folder / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "mAP@500" in card
+    assert (out / "report" / "model_card.md").read_text() == card  # what the step puts out
 
 
 def test_the_evaluation_ranks_sound_above_chance_and_usage_above_all(promoted):

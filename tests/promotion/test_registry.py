@@ -57,6 +57,9 @@ class FolderShelf:
     def remove(self, version: str) -> None:
         shutil.rmtree(self._root / "versions" / version)
 
+    def forget_card(self, version: str) -> None:
+        (self._root / "versions" / version / "MODEL_CARD.md").unlink()
+
     def history(self) -> list[dict]:
         lines = self.read("history.jsonl").decode().splitlines()
         return [json.loads(line) for line in lines]
@@ -90,6 +93,10 @@ class ObjectShelf(FolderShelf):
     def remove(self, version: str) -> None:
         for key in self.keys(f"versions/{version}/"):
             self.store.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def forget_card(self, version: str) -> None:
+        (key,) = [key for key in self.keys(f"versions/{version}/") if key.endswith("CARD.md")]
+        self.store.client.delete_object(Bucket=self.bucket, Key=key)
 
     def history(self) -> list[dict]:
         names = [key.removeprefix("models/registry/") for key in self.keys("history/")]
@@ -151,6 +158,7 @@ def test_an_added_version_holds_everything(registry, parts, tmp_path):
     assert Verdict.load(kept / "verdict.json") == Verdict.load(verdict)
     registry.verify("v1")
     card = (kept / "MODEL_CARD.md").read_text()
+    assert registry.model_card("v1") == card
     assert card.startswith("# Model card: needledrop v1\n")
     assert "| data.n_plays | 123,456 |" in card
     assert "| seeds | 1, 2 |" in card
@@ -461,3 +469,12 @@ def test_a_lost_race_is_told_and_overwrites_nothing(s3, parts, winner):
             registry.promote("b", expected_champion="a")
     assert registry.champion() == winner
     assert [move["to_version"] for move in shelf.history()] == ["a", winner]
+
+
+def test_a_model_card_that_is_gone_is_named(registry, parts, shelf):
+    registry.add(*parts(), version="v1")
+    shelf.forget_card("v1")
+    with pytest.raises(ArtifactBroken, match=r"expected MODEL_CARD\.md in version v1 of"):
+        registry.model_card("v1")
+    with pytest.raises(ArtifactBroken, match="expected a registered version, got 'v9'"):
+        registry.model_card("v9")
