@@ -13,6 +13,7 @@
     ├── FrontendMismatch        features were made by another front end than the encoder's
     ├── FactorsRejected         factors of a wrong dimension, not finite, or older than the stored
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
+    ├── DiskFull                a disk has no space left for what is to be written
     ├── NoChampion              nothing has been promoted yet
     ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
     ├── EngineFailed            Spark, or a job on a cluster, is missing, refused, or gave up
@@ -79,6 +80,10 @@ class FactorsRejected(NeedledropError):
 
 class ArtifactBroken(NeedledropError):
     """An artifact is missing, incomplete, or its content is not what its fingerprint says."""
+
+
+class DiskFull(NeedledropError):
+    """A disk, or what may be used of it, has no space for what is to be written."""
 
 
 class NoChampion(NeedledropError):

@@ -194,11 +194,11 @@ def extract_features(
     config: ExtractionConfig | None = None,
     *,
     on_clips: Callable[[int, int], None] | None = None,
-    is_alone: bool = True,
 ) -> FeatureStore:
     """Make the features of all clips, in several processes, and write the manifest.
 
-    Clips whose features lie in ``shards_folder`` already are not touched again.
+    Clips whose features lie in ``shards_folder`` already are not touched again. Others may write
+    there at the same time.
 
     Args:
         clips: song_id -> its file, from a listing, or its path.
@@ -206,18 +206,16 @@ def extract_features(
         manifest: a path or a URI; written last, when every clip has features or a reason.
         config: front end, limits, shard size, processes.
         on_clips: called with (clips done, clips in all) at the start and after each shard.
-        is_alone: whether nobody else writes into ``shards_folder`` now; what killed writers left
-            there is removed then.
 
     Raises:
         ConfigRejected: through the configuration.
-        OSError: the disk is full or not writable; shards that are done stay.
+        DiskFull: the disk is full; shards that are done stay.
+        OSError: it can't be written; shards that are done stay.
         StoreUnreachable: an object store doesn't answer; shards that are done stay.
     """
     config = config or ExtractionConfig()
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
-    if is_alone:
-        place.clear_leftovers()
+    place.clear_leftovers()
     files = {
         song_id: stored_file(clip) if isinstance(clip, Path) else clip
         for song_id, clip in sorted(clips.items())
@@ -233,17 +231,19 @@ def extract_features(
         n_done += n_clips
         if on_clips:
             on_clips(n_done, len(clips))
+    shards.sort()
     about = {
         "shards_folder": place.uri,
         "frontend": asdict(config.frontend),
         "frontend_fingerprint": config.frontend.fingerprint,
-        "shards": sorted(shards),
+        "shards": shards,
         "clips": {song_id: asdict(file) for song_id, file in files.items()},
     }
     manifest_place, name = place_and_name(manifest)
     with manifest_place.new_file(name) as temporary:
         write_json(temporary, about)
-    return FeatureStore.open(manifest)
+    # Not the manifest as it is by now: another run may have put its own there.
+    return FeatureStore(place, config.frontend, shards, files)
 
 
 def extract_part(
@@ -272,7 +272,7 @@ def extract_part(
         How many clips were heard; those that have a shard already were not.
 
     Raises:
-        OSError, StoreUnreachable: as :func:`extract_features`.
+        DiskFull, OSError, StoreUnreachable: as :func:`extract_features`.
     """
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
     identities = {song_id: _identity(file, config) for song_id, file in sorted(clips.items())}

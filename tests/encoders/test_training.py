@@ -114,6 +114,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(heard, tmp_path):
     arguments = {"checkpoint": tmp_path / "state.pt", "fingerprint": "this run"}
     with pytest.raises(_Stopped):
         train(resumed, training_set(heard), rising(), QUICK, on_epoch=stop_after_two, **arguments)
+    (tmp_path / ".state.pt.part-1-0").mkdir()  # of a process that was killed while it wrote
     fresh = network(seed=9)  # what the process started with must not matter
     scores = iter([2.0, 3.0])
     seen = []
@@ -128,6 +129,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(heard, tmp_path):
     assert torch.equal(flat(fresh), flat(whole))
     assert [epoch.loss for epoch in continued] == [epoch.loss for epoch in history]
     assert [epoch.number for epoch in seen] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.parametrize("content", ["foreign", "garbage"])

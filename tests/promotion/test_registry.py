@@ -342,7 +342,7 @@ def test_sigkill_in_the_middle_of_adding_leaves_nothing_that_counts(parts, tmp_p
     registry = Registry(root)
     child = spawn(ADD_FOREVER, root, folder, report, verdict)
     deadline = time.monotonic() + 30
-    while not any((root / "versions").glob(".v1.part-*/bundle/catalogue/*")):
+    while not any((root / "versions").glob(".v1.part-*/content/bundle/catalogue/*")):
         assert time.monotonic() < deadline
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.001)
