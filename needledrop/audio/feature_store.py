@@ -62,6 +62,38 @@ class ExtractionConfig:
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
             )
 
+    @classmethod
+    def for_training(
+        cls,
+        *,
+        sample_rate_hz: int,
+        window_samples: int,
+        hop_samples: int,
+        n_mels: int,
+        log_gain: float,
+        window_seconds: float,
+        max_clip_seconds: float,
+        n_processes: int,
+    ) -> "ExtractionConfig":
+        """Return what training hears with: all bands up to half the sample rate, whole windows.
+
+        Whoever hears a part of the catalogue must hear it like the one who puts it together.
+
+        Raises:
+            ConfigRejected: a value is out of range.
+        """
+        frontend = FrontendConfig(
+            sample_rate_hz=sample_rate_hz,
+            window_samples=window_samples,
+            hop_samples=hop_samples,
+            n_mels=n_mels,
+            f_max_hz=sample_rate_hz / 2,
+            log_gain=log_gain,
+            window_seconds=window_seconds,
+        )
+        limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
+        return cls(frontend, limits, n_processes=n_processes)
+
 
 @dataclass(frozen=True)
 class _Place:
