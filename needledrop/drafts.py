@@ -34,7 +34,7 @@ def draft_of(path: Path) -> Iterator[Path]:
     Raises:
         DiskFull: what failed inside failed because the disk, or what may be used of it, is full.
     """
-    with _told_if_full(path):
+    with told_if_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder, descriptor = _locked_folder(path)
         try:
@@ -43,6 +43,24 @@ def draft_of(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Say of a full disk where it is and what to do.
+
+    Raises:
+        DiskFull: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFull(
+            f"expected space on the disk for {path}, got none ({error.strerror}); free some and "
+            "run the same again: what is finished stays, and nothing half-written is read"
+        ) from error
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -103,19 +121,6 @@ def _removed(leftover: Path) -> bool:
     with suppress(OSError):  # over NFS the lock's file stays in it until it is closed
         leftover.rmdir()
     return True
-
-
-@contextmanager
-def _told_if_full(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise DiskFull(
-            f"expected space on the disk for {path}, got none ({error.strerror}); free some and "
-            "run the same again: what is finished stays, and nothing half-written is read"
-        ) from error
 
 
 @contextmanager

@@ -1,13 +1,10 @@
 """Drafts: a living writer's stay, a dead one's go, and a full disk is told of as such."""
 
-import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from safetensors.numpy import save_file
 
 from needledrop.artifacts import whole_file, whole_folder
 from needledrop.drafts import draft_of, remove_leftovers
+from needledrop.errors import DiskFull
+from tests.full_disk import full_disk
 
 ROOT = Path(__file__).parents[1]
 LIMIT_BYTES = 100_000
@@ -135,41 +134,21 @@ def _copied(path: Path, source: Path) -> None:
     shutil.copytree(source, path)
 
 
-def written_into_a_full_disk(write: Callable[[Path, Path], None], path: Path, source: Path) -> str:
-    """Write in a process of its own, and return what it says.
-
-    A file that may not grow stands for a disk without space: no library tells them apart.
-    """
-    out = os.memfd_create("said")
-    if (process := os.fork()) == 0:
-        status = 1
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
-            with draft_of(path) as content:
-                write(content, source)
-        except BaseException as error:
-            os.write(out, f"{type(error).__name__}: {error}".encode())
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(process, 0)[1] == 0
-    os.lseek(out, 0, os.SEEK_SET)
-    said = os.read(out, 10_000).decode()
-    os.close(out)
-    return said
-
-
 @pytest.mark.parametrize("write", [_plain, _numpy, _torch, _safetensors, _parquet, _copied])
 def test_whichever_library_meets_the_full_disk_the_sentence_is_the_same(tmp_path, write):
     (tmp_path / "artifact").write_text("old")
     source = tmp_path / "source"
     source.mkdir()
     (source / "weights").write_bytes(bytes(4 * LIMIT_BYTES))
-    said = written_into_a_full_disk(write, tmp_path / "artifact", source)
-    assert said.startswith(
-        f"DiskFull: expected space on the disk for {tmp_path}/artifact, got none"
-    )
-    assert "free some and run the same again" in said
+    with (
+        full_disk(LIMIT_BYTES),
+        pytest.raises(DiskFull, match="free some and run the same again") as error,
+        draft_of(tmp_path / "artifact") as content,
+    ):
+        write(content, source)
+    said = str(error.value)
+    assert said.startswith(f"expected space on the disk for {tmp_path}/artifact, got none (")
+    assert "\n" not in said
     assert (tmp_path / "artifact").read_text() == "old"
     assert names_in(tmp_path) == ["artifact", "source"]
 

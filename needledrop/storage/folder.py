@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from needledrop.artifacts import fingerprint_of_bytes, whole_file, whole_folder
-from needledrop.drafts import remove_leftovers
+from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import ArtifactBroken
 from needledrop.storage.lock import writer_lock
 from needledrop.storage.place import Content, Place, StoredFile
@@ -109,7 +109,8 @@ class FolderPlace:
     def append_missing(self, name: str, lines: Sequence[str]) -> None:
         """Append to ``name.jsonl`` and flush it; a half-written last line is cut off first."""
         n_present = len(self.lines(name))
-        with (self._root / f"{name}.jsonl").open("a+b") as file:
+        path = self._root / f"{name}.jsonl"
+        with told_if_full(path), path.open("a+b") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
             for line in lines[n_present:]:

@@ -21,10 +21,11 @@ from needledrop.audio.feature_store import (
     extract_part,
 )
 from needledrop.audio.frontend import Frontend, FrontendConfig
-from needledrop.errors import ArtifactBroken, InputError, ShapeMismatch
+from needledrop.errors import ArtifactBroken, DiskFull, InputError, ShapeMismatch
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import place_at
 from tests.audio.conftest import chord, encode
+from tests.full_disk import full_disk
 
 RATE = 22_050
 CONFIG = ExtractionConfig(clips_per_shard=2, n_processes=1)
@@ -306,3 +307,25 @@ def test_clips_are_found_by_their_stem_at_any_depth(tmp_path):
     assert (search.n_unknown_files, search.n_duplicate_files) == (0, 1)
     with pytest.raises(InputError, match="folder of audio clips"):
         find_clips(tmp_path / "nowhere", tracks)
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_full_disk_ends_the_run_and_the_same_again_finishes_it(tmp_path, n_processes):
+    (tmp_path / "audio").mkdir()
+    clips = {
+        f"SO{n}": encode(tmp_path / "audio" / f"TR{n}.wav", chord(seconds, RATE, seed=n), RATE)
+        for n, seconds in enumerate((3.0, 3.0, 12.0))
+    }
+    config = ExtractionConfig(clips_per_shard=1, n_processes=n_processes)
+    arguments = (clips, tmp_path / "shards", tmp_path / "features.json", config)
+    with full_disk(60_000), pytest.raises(DiskFull, match="free some and run the same again"):
+        extract_features(*arguments)
+    assert not (tmp_path / "features.json").exists()
+    finished = shard_times(tmp_path / "shards")
+    assert len(finished) == 2
+    assert not list((tmp_path / "shards").glob(".*"))
+    store = extract_features(*arguments)
+    assert store.song_ids.tolist() == sorted(clips)
+    assert store.rejected == ()
+    after = shard_times(tmp_path / "shards")
+    assert {name: after[name] for name in finished} == finished
