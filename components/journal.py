@@ -19,7 +19,7 @@ from tqdm import tqdm
 from components import STARTED
 from components.push import push_figures
 from needledrop.artifacts import write_json
-from needledrop.errors import NeedledropError
+from needledrop.errors import DiskFull, NeedledropError
 
 MARK = "│ "
 TTY_VARIABLE = "NEEDLEDROP_TTY"
@@ -139,7 +139,8 @@ def journal(step: str, *, pipeline: str = "needledrop-train") -> Iterator[Journa
     finally:
         seconds = time.monotonic() - STARTED
         if folder := os.environ.get(TIMES_VARIABLE):
-            with suppress(OSError):  # a full disk has been told of, or is the next step's to tell
+            # A full disk has been told of, or is the next step's to tell.
+            with suppress(OSError, DiskFull):
                 write_json(Path(folder) / f"{step}.json", {"seconds": seconds})
         push_figures(
             {**speaker.figures, "step_duration_seconds": seconds, "step_success": float(succeeded)},

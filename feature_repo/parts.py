@@ -25,7 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 import needledrop.storage.patience  # noqa: F401  (before fsspec opens anything)
-from needledrop.artifacts import remove_leftovers, whole_file
+from needledrop.artifacts import whole_file
+from needledrop.drafts import remove_leftovers
 from needledrop.errors import ArtifactBroken
 
 TIMESTAMPS = ("event_timestamp", "created_timestamp")

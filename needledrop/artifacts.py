@@ -1,29 +1,24 @@
 """Files and folders that are there whole or not at all, and their fingerprints.
 
 Everything that needledrop writes goes through :func:`whole_file` or :func:`whole_folder`: the
-content is written beside its place under a temporary name, flushed to the disk, and renamed. A
-reader, or the next run after a SIGKILL, sees the old content or the new, never a half.
+content is written beside its place, as a draft, flushed to the disk, and renamed. A reader, or the
+next run after a SIGKILL, sees the old content or the new, never a half.
 """
 
+import errno
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from needledrop.drafts import draft_of
 from needledrop.errors import ArtifactBroken
 
-_TEMPORARY_MARK = ".part-"
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # it can only be read by setting it
-
-
-def _temporary_sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 def _share(file: Path) -> None:
@@ -44,59 +39,52 @@ def _flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write; on success it replaces ``path`` atomically."""
+    """Yield a temporary path to write; on success it replaces ``path`` atomically.
+
+    Raises:
+        DiskFull: there is no space for it; ``path`` is as it was.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_sibling(path)
-    try:
+    with draft_of(path) as temporary:
         yield temporary
         _share(temporary)
         _flush_to_disk(temporary)
         temporary.replace(path)
         _flush_to_disk(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success it takes the place of ``path``.
 
     A folder can't be replaced by one rename, so an existing one is moved aside first; a reader in
     between finds nothing rather than a mixture. Who needs an unbroken switch keeps a pointer file.
+
+    Args:
+        path: the folder.
+        keep_existing: a folder that is there by then stays, and the new one goes: for names that
+            stand for their content, where a reader may be in the midst of the present one.
+
+    Raises:
+        DiskFull: there is no space for it; ``path`` is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_sibling(path)
-    temporary.mkdir()
-    try:
+    with draft_of(path) as temporary:
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file() and not file.is_symlink():
                 _share(file)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
-        if path.exists():
-            retired = _temporary_sibling(path)
-            path.replace(retired)
+        if not keep_existing and path.exists():
+            path.replace(temporary.with_name("retired"))
+        try:
             temporary.replace(path)
-            shutil.rmtree(retired)
-        else:
-            temporary.replace(path)
+        except OSError as error:
+            if not keep_existing or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         _flush_to_disk(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> int:
-    """Remove what writers that were killed left behind in ``folder``; return how many."""
-    leftovers = list(Path(folder).glob(f".*{_TEMPORARY_MARK}*"))
-    for leftover in leftovers:
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
-    return len(leftovers)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,6 +14,7 @@
     ├── FactorsRejected         factors of a wrong dimension, not finite, or older than the stored
     ├── ArtifactBroken          an artifact is missing, incomplete or not what its fingerprint says
     ├── BundleRefused           a bundle is whole, but what it answers to canned clips is wrong
+    ├── DiskFull                a disk has no space left for what is to be written
     ├── NoChampion              nothing has been promoted yet
     ├── DeployFailed            a cluster refused a version, or it did not become ready or failed
     ├── EngineFailed            Spark, or a job on a cluster, is missing, refused, or gave up
@@ -84,6 +85,10 @@ class ArtifactBroken(NeedledropError):
 
 class BundleRefused(NeedledropError):
     """A bundle is whole, but what it answers to canned clips is wrong: it must not serve."""
+
+
+class DiskFull(NeedledropError):
+    """A disk, or what may be used of it, has no space for what is to be written."""
 
 
 class NoChampion(NeedledropError):

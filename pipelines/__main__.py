@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from needledrop.drafts import draft_of
 from needledrop.errors import ConfigRejected, InputError, NeedledropError
 from pipelines.known import NAMES, pipeline_named
 from pipelines.submitting.options import add_commands as add_cluster_commands
@@ -126,8 +127,8 @@ def _run(options: argparse.Namespace) -> int:
     if missing := [name for name in sources if not values.get(name)]:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 
-    _check_writable(options.out)
-    _check_places(values)
+    _check_writable(options.out, "--out")
+    _check_places(values, trains=options.pipeline == "train")
     print(f"{pipeline.name}: {options.data or values[sources[0]]} -> {options.out}")
     run = run_locally(pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
@@ -142,26 +143,28 @@ def _run(options: argparse.Namespace) -> int:
     return NOT_PROMOTED if outcome == "not promoted" else DONE
 
 
-def _check_writable(out: Path) -> None:
+def _check_writable(folder: Path, name: str) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / "run.lock").open("a"):
-            pass
+        with draft_of(folder / "run") as draft:
+            draft.touch()
     except OSError as error:
         raise InputError(
-            f"--out {out}: expected a folder that can be written, got {error.strerror}; "
-            "give another --out"
+            f"{name} {folder}: expected a folder that can be written, got {error.strerror}; "
+            f"give another {name}"
         ) from error
 
 
-def _check_places(values: dict[str, Any]) -> None:
-    """Find out now, and not after an hour of training, which place is none or can't be reached."""
+def _check_places(values: dict[str, Any], *, trains: bool) -> None:
+    """Find out now, and not after an hour of training, which place is none or can't be used."""
     from feature_repo.opening import profile_path
     from needledrop.promotion.registry import Registry
     from needledrop.storage.opening import is_remote, place_at
 
     for name in ("audio", "workspace"):
         place_at(values.get(name, "."))
+    for name in ("workspace", "store", *(("registry",) if trains else ())):
+        if name in values and not is_remote(values[name]):
+            _check_writable(Path(values[name].removeprefix("file://")), name)
     if is_remote(values.get("store", ".")):
         profile_path(None, of_uri=True)
     if "registry" in values:

@@ -105,7 +105,7 @@ def build_configurations(values: Mapping[str, Any]) -> None:
             for destination, field in [DESTINATIONS[name]]
             if destination is kind
         }
-        # As the step extract_features derives them.
+        # As ExtractionConfig.for_training derives them.
         if kind is FrontendConfig and "sample_rate_hz" in arguments:
             arguments["f_max_hz"] = arguments["sample_rate_hz"] / 2
         if kind is DecodeLimits and "window_seconds" in values:

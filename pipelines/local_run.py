@@ -29,6 +29,7 @@ from kfp import local
 
 from components.journal import MARK, TIMES_VARIABLE, TTY_VARIABLE
 from needledrop.artifacts import read_json, whole_folder, write_json
+from needledrop.drafts import remove_leftovers
 from needledrop.errors import NeedledropError
 
 _EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
@@ -86,6 +87,7 @@ def run_locally(
     run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     root = out / "artifacts" / run_id
     with _alone_in(out), (out / "run.log").open("a", encoding="utf-8") as log:
+        remove_leftovers(out)
         _forget_old_runs(out / "artifacts")
         times = root / "step_times"
         times.mkdir(parents=True)

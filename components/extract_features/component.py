@@ -53,27 +53,25 @@ def extract_features(
     from components.extract_features.extracting import extract
     from components.journal import journal
     from needledrop.audio.bag_of_words import BagOfWordsConfig
-    from needledrop.audio.decode import DecodeLimits
     from needledrop.audio.feature_store import ExtractionConfig
-    from needledrop.audio.frontend import FrontendConfig
 
     with journal("extract_features") as log:
-        frontend = FrontendConfig(
+        config = ExtractionConfig.for_training(
             sample_rate_hz=sample_rate_hz,
             window_samples=window_samples,
             hop_samples=hop_samples,
             n_mels=n_mels,
-            f_max_hz=sample_rate_hz / 2,
             log_gain=log_gain,
             window_seconds=window_seconds,
+            max_clip_seconds=max_clip_seconds,
+            n_processes=n_processes,
         )
-        limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
         extract(
             Path(tracks.path),
             Path(split.path),
             audio,
             workspace,
-            ExtractionConfig(frontend, limits, n_processes=n_processes),
+            config,
             BagOfWordsConfig(n_words=n_words),
             max_rejected_clips_share,
             Path(features.path),

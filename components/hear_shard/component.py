@@ -44,21 +44,18 @@ def hear_shard(
 
     from components.hear_shard.hearing import hear
     from components.journal import journal
-    from needledrop.audio.decode import DecodeLimits
     from needledrop.audio.feature_store import ExtractionConfig
-    from needledrop.audio.frontend import FrontendConfig
 
     with journal("hear_shard") as log:
-        frontend = FrontendConfig(
+        config = ExtractionConfig.for_training(
             sample_rate_hz=sample_rate_hz,
             window_samples=window_samples,
             hop_samples=hop_samples,
             n_mels=n_mels,
-            f_max_hz=sample_rate_hz / 2,
             log_gain=log_gain,
             window_seconds=window_seconds,
+            max_clip_seconds=max_clip_seconds,
+            n_processes=n_processes,
         )
-        limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
-        config = ExtractionConfig(frontend, limits, n_processes=n_processes)
         hear(Path(tracks.path), audio, workspace, config, shard, n_feature_shards, log)
         log.save_metrics(metrics)

@@ -56,7 +56,6 @@ def score(
             out / MANIFEST,
             _extraction(champion, config),
             on_clips=lambda n_done, _n_clips: advance(n_done, ""),
-            is_alone=False,  # a training may be hearing its songs
         )
     write_rejected_clips(features.rejected, out / REJECTED)
     _require_share(features.rejected, about["n_clips"], config, out)

@@ -62,6 +62,38 @@ class ExtractionConfig:
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
             )
 
+    @classmethod
+    def for_training(
+        cls,
+        *,
+        sample_rate_hz: int,
+        window_samples: int,
+        hop_samples: int,
+        n_mels: int,
+        log_gain: float,
+        window_seconds: float,
+        max_clip_seconds: float,
+        n_processes: int,
+    ) -> "ExtractionConfig":
+        """Return what training hears with: all bands up to half the sample rate, whole windows.
+
+        Whoever hears a part of the catalogue must hear it like the one who puts it together.
+
+        Raises:
+            ConfigRejected: a value is out of range.
+        """
+        frontend = FrontendConfig(
+            sample_rate_hz=sample_rate_hz,
+            window_samples=window_samples,
+            hop_samples=hop_samples,
+            n_mels=n_mels,
+            f_max_hz=sample_rate_hz / 2,
+            log_gain=log_gain,
+            window_seconds=window_seconds,
+        )
+        limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
+        return cls(frontend, limits, n_processes=n_processes)
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -194,11 +226,11 @@ def extract_features(
     config: ExtractionConfig | None = None,
     *,
     on_clips: Callable[[int, int], None] | None = None,
-    is_alone: bool = True,
 ) -> FeatureStore:
     """Make the features of all clips, in several processes, and write the manifest.
 
-    Clips whose features lie in ``shards_folder`` already are not touched again.
+    Clips whose features lie in ``shards_folder`` already are not touched again. Others may write
+    there at the same time.
 
     Args:
         clips: song_id -> its file, from a listing, or its path.
@@ -206,18 +238,16 @@ def extract_features(
         manifest: a path or a URI; written last, when every clip has features or a reason.
         config: front end, limits, shard size, processes.
         on_clips: called with (clips done, clips in all) at the start and after each shard.
-        is_alone: whether nobody else writes into ``shards_folder`` now; what killed writers left
-            there is removed then.
 
     Raises:
         ConfigRejected: through the configuration.
-        OSError: the disk is full or not writable; shards that are done stay.
+        DiskFull: the disk is full; shards that are done stay.
+        OSError: it can't be written; shards that are done stay.
         StoreUnreachable: an object store doesn't answer; shards that are done stay.
     """
     config = config or ExtractionConfig()
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
-    if is_alone:
-        place.clear_leftovers()
+    place.clear_leftovers()
     files = {
         song_id: stored_file(clip) if isinstance(clip, Path) else clip
         for song_id, clip in sorted(clips.items())
@@ -233,17 +263,19 @@ def extract_features(
         n_done += n_clips
         if on_clips:
             on_clips(n_done, len(clips))
+    shards.sort()
     about = {
         "shards_folder": place.uri,
         "frontend": asdict(config.frontend),
         "frontend_fingerprint": config.frontend.fingerprint,
-        "shards": sorted(shards),
+        "shards": shards,
         "clips": {song_id: asdict(file) for song_id, file in files.items()},
     }
     manifest_place, name = place_and_name(manifest)
     with manifest_place.new_file(name) as temporary:
         write_json(temporary, about)
-    return FeatureStore.open(manifest)
+    # Not the manifest as it is by now: another run may have put its own there.
+    return FeatureStore(place, config.frontend, shards, files)
 
 
 def extract_part(
@@ -272,7 +304,7 @@ def extract_part(
         How many clips were heard; those that have a shard already were not.
 
     Raises:
-        OSError, StoreUnreachable: as :func:`extract_features`.
+        DiskFull, OSError, StoreUnreachable: as :func:`extract_features`.
     """
     place = place_at(shards_folder if is_remote(shards_folder) else Path(shards_folder).resolve())
     identities = {song_id: _identity(file, config) for song_id, file in sorted(clips.items())}

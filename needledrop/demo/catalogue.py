@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from needledrop.artifacts import read_json, remove_leftovers, whole_file, write_json
+from needledrop.artifacts import read_json, whole_file, write_json
 from needledrop.demo.clips import ClipFormat, encoded_clip, formats_of_clips
 from needledrop.demo.mixing import clip_waveform
 from needledrop.demo.styles import Style
@@ -36,6 +36,7 @@ from needledrop.demo.world import (
     format_generator,
     world_from_config,
 )
+from needledrop.drafts import remove_leftovers
 from needledrop.errors import ArtifactBroken, ConfigRejected
 
 # Raised whenever the same parameters would give other files than before.

@@ -335,6 +335,7 @@ class _RunState:
 def _checkpoint(location: str | Path, fingerprint: str) -> dict[str, Any] | None:
     """Read a checkpoint of this very run; None where there is none."""
     place, name = place_and_name(location)
+    place.clear_leftovers()
     path = place.file(name)
     if path is None:
         return None

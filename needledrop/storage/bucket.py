@@ -4,6 +4,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -33,6 +34,10 @@ class Objects:
     def names(self, below: str = "") -> list[str]:
         """Return the names of the objects that begin so, sorted."""
         return [name for name, _ in self._listed(below)]
+
+    def times(self) -> dict[str, datetime]:
+        """Return the names of all objects, and when each was put."""
+        return {name: one["LastModified"] for name, one in self._listed("")}
 
     def listing(self) -> list[StoredFile]:
         """Return all objects, sorted by name, without the empty ones that stand for folders."""

@@ -5,12 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from needledrop.artifacts import (
-    fingerprint_of_bytes,
-    remove_leftovers,
-    whole_file,
-    whole_folder,
-)
+from needledrop.artifacts import fingerprint_of_bytes, whole_file, whole_folder
+from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import ArtifactBroken
 from needledrop.storage.lock import writer_lock
 from needledrop.storage.place import Content, Place, StoredFile
@@ -69,7 +65,7 @@ class FolderPlace:
             yield
 
     def clear_leftovers(self) -> None:
-        """Remove temporary files and folders of killed writers."""
+        """Remove what killed writers were writing; others' drafts stay."""
         remove_leftovers(self._root)
 
     def folders(self) -> list[str]:
@@ -93,8 +89,8 @@ class FolderPlace:
         return content.data if content else None
 
     def new_folder(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a temporary folder; on success it takes the place of the one of that name."""
-        return whole_folder(self._root / name)
+        """Yield a temporary folder; on success it is there, unless one of that name is already."""
+        return whole_folder(self._root / name, keep_existing=True)
 
     def file(self, name: str) -> Path | None:
         """Return the file itself."""
@@ -113,7 +109,8 @@ class FolderPlace:
     def append_missing(self, name: str, lines: Sequence[str]) -> None:
         """Append to ``name.jsonl`` and flush it; a half-written last line is cut off first."""
         n_present = len(self.lines(name))
-        with (self._root / f"{name}.jsonl").open("a+b") as file:
+        path = self._root / f"{name}.jsonl"
+        with told_if_full(path), path.open("a+b") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
             for line in lines[n_present:]:

@@ -11,21 +11,23 @@
 No object store renames a folder. So a writer puts its files under a name of its own, its attempt,
 and then writes ``whole.json`` where there is none: that one conditional write makes the folder be
 there, and decides between two writers. What a killed writer left lies in an attempt that no
-``whole.json`` names; the next one to write that folder removes it.
+``whole.json`` names; the next one to write that folder removes it, and whoever clears leftovers
+removes what has lain there for a day.
 """
 
 import hashlib
 import json
 import re
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from needledrop.artifacts import fingerprint_of_file, whole_file, whole_folder
+from needledrop.drafts import draft_of, remove_leftovers
 from needledrop.errors import ArtifactBroken, ConfigRejected, StoreUnreachable
 from needledrop.storage.bucket import Objects, first_part
 from needledrop.storage.cache import cache_folder
@@ -36,6 +38,7 @@ from needledrop.storage.s3 import N_CONNECTIONS
 _WHOLE = "whole.json"
 _ATTEMPT = re.compile("[0-9a-f]{16}")
 _FETCH_SECONDS = 3600.0
+_ABANDONED_AFTER = timedelta(days=1)  # no writer takes so long from one file to the next
 
 
 class ObjectPlace:
@@ -96,7 +99,22 @@ class ObjectPlace:
         return nullcontext()
 
     def clear_leftovers(self) -> None:
-        """Nothing to do: a folder's next writer removes what the last one left of it."""
+        """Remove attempts at folders that aren't there, if nothing was added to them for a day.
+
+        No lock tells whether their writer lives. Drafts on this machine are locked.
+        """
+        remove_leftovers(cache_folder(self.uri))
+        written = self._objects.times()
+        whole = {name.removesuffix(f"/{_WHOLE}") for name in written if name.endswith(f"/{_WHOLE}")}
+        attempts: dict[tuple[str, ...], list[str]] = {}
+        for name in written:
+            parts = PurePosixPath(name).parts
+            if len(parts) > 2 and _ATTEMPT.fullmatch(parts[1]) and parts[0] not in whole:
+                attempts.setdefault(parts[:2], []).append(name)
+        latest = datetime.now(UTC) - _ABANDONED_AFTER
+        for names in attempts.values():
+            if max(written[name] for name in names) < latest:
+                self._objects.remove(names)
 
     def folders(self) -> list[str]:
         """Return the folders whose ``whole.json`` is there."""
@@ -118,6 +136,7 @@ class ObjectPlace:
         target.parent.mkdir(parents=True, exist_ok=True)
         # One process fetches; another one that waited for it finds the copy.
         with writer_lock(target.parent / f"{target.name}.lock", _FETCH_SECONDS):
+            remove_leftovers(target.parent)
             if fresh or not target.is_dir():
                 with whole_folder(target) as temporary:
                     self._fetch(name, whole, temporary)
@@ -137,8 +156,8 @@ class ObjectPlace:
     @contextmanager
     def new_folder(self, name: str) -> Iterator[Path]:
         """Yield a folder to fill; its files are put, and then ``whole.json`` if there is none."""
-        with tempfile.TemporaryDirectory(prefix="needledrop-") as scratch:
-            folder = Path(scratch)
+        with draft_of(cache_folder(self.uri) / name) as folder:
+            folder.mkdir()
             yield folder
             attempt = uuid.uuid4().hex[:16]
             files = {
@@ -165,7 +184,7 @@ class ObjectPlace:
         try:
             with whole_file(target) as temporary:
                 if self._objects.download(name, temporary) is None:
-                    raise FileNotFoundError
+                    raise FileNotFoundError(2, "there is no such object", name)
         except FileNotFoundError:
             return None
         return target
@@ -173,8 +192,7 @@ class ObjectPlace:
     @contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
         """Yield a path to write; on success it is put as one object."""
-        with tempfile.TemporaryDirectory(prefix="needledrop-") as scratch:
-            path = Path(scratch) / PurePosixPath(name).name
+        with draft_of(cache_folder(self.uri) / name) as path:
             yield path
             self._objects.upload(name, path)
 

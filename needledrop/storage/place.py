@@ -112,7 +112,7 @@ class Place(Protocol):
         """
 
     def clear_leftovers(self) -> None:
-        """Remove what killed writers left right here; only where nobody else writes now."""
+        """Remove what killed writers left right here; what others are writing now stays."""
 
     def folders(self) -> list[str]:
         """Return the names of the whole folders that lie right here, sorted."""
@@ -134,7 +134,8 @@ class Place(Protocol):
     def new_folder(self, name: str) -> AbstractContextManager[Path]:
         """Yield a folder to fill; on success it is there under its name, whole.
 
-        Who writes under one name should write the same: of two writers at once, one's is kept.
+        Who writes under one name should write the same: what is there first is kept, so that a
+        reader keeps what it reads.
         """
 
     def file(self, name: str) -> Path | None:

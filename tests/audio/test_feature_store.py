@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from needledrop.audio.feature_store import (
     extract_part,
 )
 from needledrop.audio.frontend import Frontend, FrontendConfig
-from needledrop.errors import ArtifactBroken, InputError, ShapeMismatch
+from needledrop.errors import ArtifactBroken, DiskFull, InputError, ShapeMismatch
 from needledrop.storage.folder import stored_file
+from needledrop.storage.opening import place_at
 from tests.audio.conftest import chord, encode
+from tests.full_disk import full_disk
 
 RATE = 22_050
 CONFIG = ExtractionConfig(clips_per_shard=2, n_processes=1)
@@ -80,13 +83,77 @@ def test_parts_that_others_hear_are_found_and_give_the_same_features(tmp_path, c
         np.testing.assert_array_equal(store[song_id].mfcc, whole[song_id].mfcc)
 
 
-def test_who_is_not_alone_leaves_what_others_are_writing(tmp_path, clips):
-    others = tmp_path / "shards" / ".shard-0.part-1-0"
-    others.mkdir(parents=True)
-    extract_features(clips, tmp_path / "shards", tmp_path / "a.json", CONFIG, is_alone=False)
-    assert others.exists()
-    extract_features(clips, tmp_path / "shards", tmp_path / "b.json", CONFIG)
-    assert not others.exists()
+_WRITER = """
+import sys
+from needledrop.storage.opening import place_at
+with place_at(sys.argv[1]).new_folder("shard-of-another-run") as folder:
+    (folder / "log_mel.npy").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.readline()
+    (folder / "log_mel.npy").write_text("whole")
+    (folder / "clips.json").write_text('{"identities": {}}')
+"""
+
+
+def test_a_run_leaves_what_another_is_writing_and_clears_what_a_killed_one_left(tmp_path, clips):
+    shards = tmp_path / "shards"
+    living, killed = (
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(shards)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )
+        for _ in range(2)
+    )
+    for process in (living, killed):
+        assert process.stdout.readline() == "writing\n"
+    killed.kill()
+    killed.communicate()
+    assert len(list(shards.glob(".*"))) == 2
+    store = extract_features(clips, shards, tmp_path / "features.json", CONFIG)
+    assert store.song_ids.tolist() == sorted(clips)
+    assert len(list(shards.glob(".*"))) == 1
+    living.communicate("go on\n", timeout=60)
+    assert living.returncode == 0
+    assert (shards / "shard-of-another-run" / "log_mel.npy").read_text() == "whole"
+    assert not list(shards.glob(".*"))
+
+
+def test_two_runs_at_once_in_one_workspace_both_finish(tmp_path, clips):
+    """They hear the same clips, so they write shards of the same names, and read each other's."""
+    one_by_one = ExtractionConfig(clips_per_shard=1, n_processes=1)
+
+    def run(number: int) -> FeatureStore:
+        manifest = tmp_path / f"{number}.json"
+        return extract_features(clips, tmp_path / "shards", manifest, one_by_one)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(run, range(2))
+    assert one.song_ids.tolist() == two.song_ids.tolist() == sorted(clips)
+    for song_id in one.song_ids:
+        np.testing.assert_array_equal(one[song_id].log_mel, two[song_id].log_mel)
+    assert len(shard_times(tmp_path / "shards")) == 5
+    assert not list((tmp_path / "shards").glob(".*"))
+
+
+def test_a_shard_that_is_there_is_not_taken_away_from_its_readers(tmp_path, clips):
+    files = {song_id: stored_file(path) for song_id, path in clips.items()}
+    store = extract_features(files, tmp_path / "shards", tmp_path / "a.json", CONFIG)
+    before = {
+        path: path.stat().st_ino for path in (tmp_path / "shards").rglob("*") if path.is_file()
+    }
+    names = sorted(shard_times(tmp_path / "shards"))
+    for name in names:
+        # As one that began before this shard was there, and ends now.
+        with place_at(tmp_path / "shards").new_folder(name) as folder:
+            (folder / "clips.json").write_text("{}")
+    after = {
+        path: path.stat().st_ino for path in (tmp_path / "shards").rglob("*") if path.is_file()
+    }
+    assert after == before
+    assert store["SO0"].log_mel.any()
 
 
 def test_finished_shards_are_not_redone_and_missing_ones_are(tmp_path, clips):
@@ -240,3 +307,25 @@ def test_clips_are_found_by_their_stem_at_any_depth(tmp_path):
     assert (search.n_unknown_files, search.n_duplicate_files) == (0, 1)
     with pytest.raises(InputError, match="folder of audio clips"):
         find_clips(tmp_path / "nowhere", tracks)
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_full_disk_ends_the_run_and_the_same_again_finishes_it(tmp_path, n_processes):
+    (tmp_path / "audio").mkdir()
+    clips = {
+        f"SO{n}": encode(tmp_path / "audio" / f"TR{n}.wav", chord(seconds, RATE, seed=n), RATE)
+        for n, seconds in enumerate((3.0, 3.0, 12.0))
+    }
+    config = ExtractionConfig(clips_per_shard=1, n_processes=n_processes)
+    arguments = (clips, tmp_path / "shards", tmp_path / "features.json", config)
+    with full_disk(60_000), pytest.raises(DiskFull, match="free some and run the same again"):
+        extract_features(*arguments)
+    assert not (tmp_path / "features.json").exists()
+    finished = shard_times(tmp_path / "shards")
+    assert len(finished) == 2
+    assert not list((tmp_path / "shards").glob(".*"))
+    store = extract_features(*arguments)
+    assert store.song_ids.tolist() == sorted(clips)
+    assert store.rejected == ()
+    after = shard_times(tmp_path / "shards")
+    assert {name: after[name] for name in finished} == finished

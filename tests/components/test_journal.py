@@ -66,6 +66,25 @@ def read_terminal(seen: int) -> str:
     return text.decode()
 
 
+def test_a_full_disk_is_one_sentence_although_the_times_find_no_space_either(tmp_path):
+    done = run_step(
+        f"""
+        from pathlib import Path
+        from needledrop.artifacts import write_json
+        from tests.full_disk import full_disk
+        for_good = full_disk(0)
+        for_good.__enter__()
+        write_json(Path("{tmp_path}") / "report.json", {{}})
+        """,
+        NEEDLEDROP_STEP_TIMES=str(tmp_path),
+    )
+    assert done.returncode == 1
+    [line] = done.stdout.splitlines()
+    assert line.startswith(f"{MARK}error: expected space on the disk for {tmp_path}/report.json")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_on_purpose_is_one_marked_line_and_exit_status_1():
     done = run_step(
         """

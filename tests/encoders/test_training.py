@@ -1,5 +1,6 @@
 """The seeded loop: it learns, repeats itself, resumes to the same weights, and stops early."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,8 @@ from needledrop.encoders.training import (
     torch_device,
     train,
 )
-from needledrop.errors import ConfigRejected, InputError, ShapeMismatch
+from needledrop.errors import ConfigRejected, DiskFull, InputError, ShapeMismatch
+from tests.full_disk import full_disk
 
 SIZE = CnnConfig(
     n_filters=(8, 8),
@@ -114,6 +116,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(heard, tmp_path):
     arguments = {"checkpoint": tmp_path / "state.pt", "fingerprint": "this run"}
     with pytest.raises(_Stopped):
         train(resumed, training_set(heard), rising(), QUICK, on_epoch=stop_after_two, **arguments)
+    (tmp_path / ".state.pt.part-1-0").mkdir()  # of a process that was killed while it wrote
     fresh = network(seed=9)  # what the process started with must not matter
     scores = iter([2.0, 3.0])
     seen = []
@@ -128,6 +131,27 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(heard, tmp_path):
     assert torch.equal(flat(fresh), flat(whole))
     assert [epoch.loss for epoch in continued] == [epoch.loss for epoch in history]
     assert [epoch.number for epoch in seen] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(heard, tmp_path):
+    whole, resumed = network(), network()
+    train(whole, training_set(heard), rising(), QUICK)
+    path = tmp_path / "state.pt"
+    arguments = {"checkpoint": path, "fingerprint": "this run"}
+    with contextlib.ExitStack() as disk, pytest.raises(DiskFull, match="run the same again"):
+        train(
+            resumed,
+            training_set(heard),
+            rising(),
+            QUICK,
+            on_epoch=lambda _: disk.enter_context(full_disk(10_000)),
+            **arguments,
+        )
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
+    scores = iter([1.0, 2.0, 3.0])
+    train(resumed, training_set(heard), lambda _: next(scores), QUICK, **arguments)
+    assert torch.equal(flat(resumed), flat(whole))
 
 
 @pytest.mark.parametrize("content", ["foreign", "garbage"])

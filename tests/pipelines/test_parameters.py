@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 import yaml
 
 from needledrop.errors import ConfigRejected
+from pipelines.__main__ import main
 from pipelines.compiled import compile_all, stale_files
 from pipelines.destinations import DESTINATIONS
 from pipelines.parameters import (
@@ -98,14 +100,45 @@ def test_a_value_out_of_range_is_named_as_it_was_typed():
         assert str(caught.value).startswith(start)
 
 
-def test_an_out_that_can_not_be_written_is_told_before_anything_starts(tmp_path):
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A data folder that looks like one."""
     (tmp_path / "data" / "audio").mkdir(parents=True)
-    for name in ("plays.tsv", "tracks.csv", "file"):
-        (tmp_path / name if name == "file" else tmp_path / "data" / name).write_text("x")
-    done = call("run", "train", "--data", tmp_path / "data", "--out", tmp_path / "file")
-    assert done.returncode == 1
-    assert "expected a folder that can be written" in done.stderr
-    assert done.stdout == ""
+    for name in ("plays.tsv", "tracks.csv"):
+        (tmp_path / "data" / name).write_text("x")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def answer(capsys):
+    """A function of a command's words: (exit status, output, errors)."""
+
+    def ask(*words: str | Path) -> tuple[int, str, str]:
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as exit_:
+            status = exit_.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return ask
+
+
+def test_an_out_that_can_not_be_written_is_told_before_anything_starts(data, answer):
+    (data.parent / "file").write_text("x")
+    status, out, err = answer("run", "train", "--data", data, "--out", data.parent / "file")
+    assert (status, out) == (1, "")
+    assert "expected a folder that can be written, got " in err
+
+
+@pytest.mark.parametrize("name", ["workspace", "registry", "store"])
+def test_a_place_that_can_not_be_written_is_told_before_anything_starts(data, answer, name):
+    nowhere = "/sys/needledrop"  # nobody may make a folder there
+    words = ("run", "train", "--data", data, "--out", data.parent / "out")
+    status, out, err = answer(*words, "--set", f"{name}={nowhere}")
+    assert (status, out) == (1, "")
+    assert f"error: {name} {nowhere}: expected a folder that can be written, got " in err
+    assert not (data.parent / "out" / "artifacts").exists()
 
 
 def test_whole_numbers_are_numbers_and_lists_are_lists():
@@ -139,31 +172,43 @@ def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
     assert "latent factors" in inputs["n_factors"]["description"]
 
 
-def test_the_command_line_answers_usage_errors_with_2(tmp_path):
-    for arguments, sentence in [
-        (["run", "train", "--out", tmp_path, "--set", "n_factor=3"], "did you mean 'n_factors'"),
-        (["run", "train", "--out", tmp_path, "--set", "n_factors=x"], "a whole number"),
-        (["run", "train", "--out", tmp_path], "expected --data DIR"),
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "train", "--out", "x", "--set", "n_factor=3"], "did you mean 'n_factors'"),
+        (["run", "train", "--out", "x", "--set", "n_factors=x"], "a whole number"),
+        (["run", "train", "--out", "x"], "expected --data DIR"),
         (["run", "train"], "--out"),
         (["fly"], "invalid choice"),
-    ]:
-        done = call(*arguments)
-        assert done.returncode == 2, done.stderr
-        assert sentence in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_the_command_line_answers_usage_errors_with_2(
+    answer, tmp_path, monkeypatch, words, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = answer(*words)
+    assert status == 2
+    assert sentence in err
 
 
-def test_a_data_folder_without_its_files_is_told_what_is_missing(tmp_path):
-    done = call("run", "train", "--data", tmp_path / "none", "--out", tmp_path / "out")
-    assert (done.returncode, "expected a folder" in done.stderr) == (1, True)
+def test_the_process_ends_with_the_commands_status():
+    done = call("run", "train", "--out", "x", "--set", "n_factor=3")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_data_folder_without_its_files_is_told_what_is_missing(answer, tmp_path):
+    words = ("run", "train", "--out", tmp_path / "out", "--data")
+    status, _, err = answer(*words, tmp_path / "none")
+    assert (status, "expected a folder" in err) == (1, True)
     (tmp_path / "data" / "audio").mkdir(parents=True)
-    done = call("run", "train", "--data", tmp_path / "data", "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert "expected one of plays.tsv" in done.stderr
+    status, _, err = answer(*words, tmp_path / "data")
+    assert status == 1
+    assert "expected one of plays.tsv" in err
 
 
-def test_rolling_back_nothing_is_an_error_in_one_sentence(tmp_path):
-    done = call("rollback", "--out", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: expected a champion")
-    assert done.stderr.count("\n") == 1
+def test_rolling_back_nothing_is_an_error_in_one_sentence(answer, tmp_path):
+    status, _, err = answer("rollback", "--out", tmp_path)
+    assert status == 1
+    assert err.startswith("error: expected a champion")
+    assert err.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,14 @@ import numpy as np
 import pytest
 
 from feature_repo.store import FactorStore
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.plays.tracks import read_tracks
 from needledrop.plays.triplets import read_plays
 from needledrop.promotion.registry import Registry
+from pipelines.__main__ import main
+from pipelines.local_run import RunFailed, run_locally
+from pipelines.train import train_pipeline
 from tests.pipelines.conftest import N_SONGS, N_USERS, QUICK, ROOT, call, command
 
 
@@ -45,9 +50,8 @@ def promoted(catalogue, tmp_path_factory) -> tuple[Path, subprocess.CompletedPro
         assert killed.poll() is None, (out / "run.log").read_text()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    second = call("run", "train", "--data", catalogue, "--out", out, **QUICK)
-    assert second.returncode == 1
-    assert "another run is at work" in second.stderr
+    with pytest.raises(RunFailed, match="another run is at work"):
+        run_locally(train_pipeline, {}, out)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert Registry(out / "registry").champion() is None
@@ -61,6 +65,8 @@ def test_a_killed_run_finishes_when_it_is_started_again(promoted):
     assert "Traceback" not in done.stdout + done.stderr
     log = (out / "run.log").read_text()
     assert f"{N_SONGS - 1} clips heard, 1 rejected" in log
+    assert "plan-shards" not in log
+    assert "hear-shard" not in log
 
 
 def test_what_it_says_is_for_people(promoted):
@@ -163,12 +169,21 @@ def test_orchestration_is_a_small_part(promoted):
     assert len(run["step_seconds"]) == 11
 
 
-def test_a_worse_candidate_is_refused_and_kept(promoted, catalogue):
+@pytest.fixture(scope="module")
+def refused(promoted, catalogue) -> tuple[Path, str, dict, subprocess.CompletedProcess]:
+    """A worse candidate, that hears all again, in shards: (out, champion, its report, words)."""
     out, _ = promoted
-    registry = Registry(out / "registry")
-    champion = registry.champion()
+    champion = Registry(out / "registry").champion()
+    earlier = json.loads((out / "report" / "evaluation.json").read_text())
     worse = {**QUICK, "n_epochs": 1, "learning_rate": 1e-6, "training_seed": 3}
-    done = call("run", "train", "--data", catalogue, "--out", out, **worse)
+    in_shards = {"n_feature_shards": 2, "workspace": out / "another workspace"}
+    done = call("run", "train", "--data", catalogue, "--out", out, **worse, **in_shards)
+    return out, champion, earlier, done
+
+
+def test_a_worse_candidate_is_refused_and_kept(refused):
+    out, champion, _, done = refused
+    registry = Registry(out / "registry")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "deploy-predictor" not in steps_of(out)
     assert "decide-promotion" in steps_of(out)
@@ -177,6 +192,32 @@ def test_a_worse_candidate_is_refused_and_kept(promoted, catalogue):
     assert len(registry.versions()) == 2
     verdict = json.loads((out / "report" / "verdict.json").read_text())
     assert verdict["promoted"] is False
+
+
+def test_a_catalogue_heard_in_shards_is_heard_and_judged_the_same(refused):
+    """Each clip once, by one of the shards; what was trained on one pass scores as it did then."""
+    out, _, earlier, done = refused
+    heard = [int(n) for n in re.findall(r"shard \d of 2: (\d+) clips heard", done.stdout)]
+    assert sum(heard) == N_SONGS
+    assert min(heard) > 0
+    one_pass, in_shards = (
+        FeatureStore.open(
+            next((out / "artifacts" / run).glob("*/extract-features/features/*.json"))
+        )
+        for run in sorted(path.name for path in (out / "artifacts").iterdir())[-2:]
+    )
+    assert in_shards.song_ids.tolist() == one_pass.song_ids.tolist()
+    assert in_shards.location("SO000") != one_pass.location("SO000")
+    for song_id in in_shards.song_ids.tolist():
+        np.testing.assert_array_equal(in_shards[song_id].log_mel, one_pass[song_id].log_mel)
+        np.testing.assert_array_equal(in_shards[song_id].mfcc, one_pass[song_id].mfcc)
+    folders = sorted(path.name for path in (out / "another workspace" / "features").iterdir())
+    assert folders == sorted({in_shards.location(one).split("/")[0] for one in in_shards.song_ids})
+    before = earlier["models"]
+    now = json.loads((out / "report" / "evaluation.json").read_text())["models"]
+    assert now["champion"]["metrics"] == before["cnn"]["metrics"]
+    for model in ("linear", "oracle", "random"):
+        assert now[model]["metrics"] == before[model]["metrics"]
 
 
 def test_a_champion_of_another_front_end_hears_the_songs_its_own_way(promoted, tmp_path):
@@ -221,7 +262,7 @@ def test_a_champion_of_another_front_end_hears_the_songs_its_own_way(promoted, t
     )
 
 
-def test_a_rollback_brings_back_the_pointer_and_the_factors(promoted, tmp_path):
+def test_a_rollback_brings_back_the_pointer_and_the_factors(promoted, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(promoted[0], out)
     registry = Registry(out / "registry")
@@ -251,9 +292,9 @@ def test_a_rollback_brings_back_the_pointer_and_the_factors(promoted, tmp_path):
     )
     registry.promote(other.version, expected_champion=first)
 
-    done = call("rollback", "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"champion: {first} (rolled back from {other.version})\n"
+    assert main(["rollback", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said == f"champion: {first} (rolled back from {other.version})\n"
     assert registry.champion() == first
     store = FactorStore.open(out / "store")
     online = store.online_song_factors(songs.song_ids, version=bundle.fingerprint)
@@ -303,13 +344,12 @@ def test_broken_plays_end_in_one_sentence_that_names_the_place(
     assert sentence in said[-1]
 
 
-def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path):
+def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path, capsys):
     plays = tmp_path / "plays.tsv"
     plays.write_text("u1\tSO000\tmany\n")
-    done = call(
-        "run", "train", "--data", catalogue, "--out", tmp_path / "out", **QUICK, plays=plays
-    )
-    assert done.returncode == 1
-    assert "plays.tsv:1" in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    words = ["run", "train", "--data", str(catalogue), "--out", str(tmp_path / "out")]
+    assert main([*words, f"--set=plays={plays}"]) == 1
+    said = capsys.readouterr()
+    assert "plays.tsv:1" in said.err
+    assert "Traceback" not in said.out + said.err
     assert (tmp_path / "out" / "run.log").exists()

@@ -1,9 +1,7 @@
 """Songs that appeared since the champion was promoted get factors from it, once."""
 
-import csv
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,49 +15,11 @@ from components.score_new_songs.scoring import score as score_found
 from feature_repo.new_songs import add_songs
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import FactorsRejected, RegistryConflict
-from needledrop.plays.triplets import Plays
+from needledrop.errors import FactorsRejected, InputError, NoChampion, RegistryConflict
 from needledrop.promotion.registry import Registry
 from pipelines.__main__ import main
-from tests.serving.world import make_bundle, register, wav_bytes, waveform
-
-N_NEW = 4
-NEW = [f"SN{number:03}" for number in range(N_NEW)]
-BROKEN = "SN900"
-
-
-def publish(store: Path, bundle: Bundle) -> None:
-    """Put a champion's factors online, as the training pipeline does."""
-    songs, now = bundle.catalogue, datetime.now(UTC)
-    opened = FactorStore.open(store)
-    users = np.zeros((2, bundle.n_factors), np.float32)
-    version = bundle.fingerprint
-    opened.write_user_factors(["u1", "u2"], users, version=version, at=now, online=True)
-    nobody = sparse.csr_matrix((2, len(songs.song_ids)), dtype=np.int64)
-    plays = Plays(nobody, np.array(["u1", "u2"]), songs.song_ids)
-    opened.write_listener_plays(plays, version=version, at=now)
-    opened.write_song_factors(
-        songs.song_ids,
-        songs.song_factors,
-        sources=songs.sources,
-        version=version,
-        at=now,
-        online=True,
-    )
-
-
-def make_data(folder: Path, known: list[str]) -> Path:
-    """Songs that the champion knows, new ones, one with a broken clip, and one without any."""
-    (folder / "audio").mkdir(parents=True)
-    with (folder / "tracks.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["song_id", "track_id", "artist_id", "title", "year"])
-        for song in [*known, *NEW, BROKEN, "SN999"]:
-            table.writerow([song, f"T{song}", f"AR{song}", "", 2000 if song in NEW else 0])
-    for seed, song in enumerate([*known[:8], *NEW]):
-        (folder / "audio" / f"T{song}.wav").write_bytes(wav_bytes(waveform(4, seed)))
-    (folder / "audio" / f"T{BROKEN}.wav").write_bytes(b"RIFF, but no more")
-    return folder
+from tests.pipelines.new_songs import BROKEN, N_NEW, NEW, make_data, publish
+from tests.serving.world import make_bundle, register, waveform
 
 
 @pytest.fixture(scope="module")
@@ -159,22 +119,30 @@ def test_a_second_run_adds_nothing(scored, world, tmp_path, capsys):
     assert after == stamps
 
 
-def test_too_many_broken_clips_fail_the_run_and_add_nothing(world, tmp_path, capsys):
-    data, out, _ = world
-    publish(tmp_path / "store", Bundle.load(Registry(out / "registry").champion_path() / "bundle"))
-    places = [f"registry={out / 'registry'}", f"store={tmp_path / 'store'}"]
-    assert score(data, tmp_path / "out", *places, "max_rejected_clips_share=0.01") == 1
-    error = capsys.readouterr().err
-    assert "1 of 13 clips are new and can't be used, more than the limit of 1.0%" in error
+def test_too_many_broken_clips_fail_the_step_and_add_nothing(world, tmp_path):
+    data, out, bundle = world
+    publish(tmp_path / "store", bundle)
+    places, journal = (str(out / "registry"), str(tmp_path / "store")), Journal("test")
+    found = find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, journal)
+    found.save(tmp_path / "new_songs.json")
+    config = ScoringConfig(n_processes=1, max_rejected_clips_share=0.01)
+    sentence = r"1 of 13 clips are new and can't be used, more than the limit of 1\.0%"
+    with pytest.raises(InputError, match=sentence):
+        score_found(
+            tmp_path / "new_songs.json",
+            *places,
+            str(tmp_path / "workspace"),
+            config,
+            tmp_path / "scored",
+            journal,
+        )
     assert not FactorStore.open(tmp_path / "store").online_song_factors(NEW).present.any()
 
 
-def test_without_a_champion_it_says_what_to_do(world, tmp_path, capsys):
-    assert score(world[0], tmp_path) == 1
-    error = capsys.readouterr().err
-    assert "expected a champion" in error
-    assert "run needledrop-train" in error
-    assert len(error.strip().splitlines()) == 1
+def test_without_a_champion_it_says_what_to_do(world, tmp_path):
+    data, places = world[0], (str(tmp_path / "registry"), str(tmp_path / "store"))
+    with pytest.raises(NoChampion, match=r"expected a champion in .*; run needledrop-train"):
+        find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, Journal("test"))
 
 
 def test_a_champion_that_was_promoted_meanwhile_takes_no_songs_of_the_old_one(world, tmp_path):

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import needledrop
-from needledrop.errors import ArtifactBroken, NoChampion, RegistryConflict
+from needledrop.errors import ArtifactBroken, DiskFull, NoChampion, RegistryConflict
 from needledrop.promotion.gate import judge
 from needledrop.promotion.registry import Registry
 from needledrop.promotion.verdict import Verdict
 from needledrop.ranking.report import Report
 from needledrop.storage.lock import writer_lock
+from tests.full_disk import full_disk
 
 
 @pytest.fixture
@@ -350,7 +351,7 @@ def test_sigkill_in_the_middle_of_adding_leaves_nothing_that_counts(parts, tmp_p
     registry = Registry(root)
     child = spawn(ADD_FOREVER, root, folder, report, verdict)
     deadline = time.monotonic() + 30
-    while not any((root / "versions").glob(".v1.part-*/bundle/catalogue/*")):
+    while not any((root / "versions").glob(".v1.part-*/content/bundle/catalogue/*")):
         assert time.monotonic() < deadline
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.001)
@@ -363,6 +364,23 @@ def test_sigkill_in_the_middle_of_adding_leaves_nothing_that_counts(parts, tmp_p
     assert registry.add(folder, report, verdict, version="v1") == "v1"
     assert [path.name for path in (root / "versions").iterdir()] == ["v1"]
     registry.verify("v1")
+
+
+def test_a_full_disk_adds_nothing_and_the_same_again_does(parts, tmp_path):
+    folder, report, verdict = parts("much larger " * 10)
+    registry = Registry(tmp_path / "registry")
+    registry.add(*parts("small"), version="v0")
+    registry.promote("v0", expected_champion=None)
+    with full_disk(100_000), pytest.raises(DiskFull, match="run the same again"):
+        registry.add(folder, report, verdict, version="v1")
+    assert registry.versions() == ["v0"]
+    registry.add(folder, report, verdict, version="v1")
+    with full_disk(0), pytest.raises(DiskFull, match="run the same again"):
+        registry.promote("v1", expected_champion="v0")
+    assert registry.champion() == "v0"
+    assert registry.promote("v1", expected_champion="v0")
+    assert registry.champion() == "v1"
+    assert [move.to_version for move in registry.history()] == ["v0", "v1"]
 
 
 ADD_AND_PROMOTE = """

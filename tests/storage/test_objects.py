@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -309,3 +310,28 @@ def test_an_endpoint_that_is_none_is_refused(place, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio")
     with pytest.raises(ConfigRejected, match="AWS_ENDPOINT_URL"):
         place.read("content")
+
+
+def test_clearing_leaves_what_others_are_writing_and_removes_what_was_abandoned(
+    place, s3, tmp_path, monkeypatch
+):
+    write_folder(place, "there", a="first")
+    with place.new_folder("songs") as folder:
+        (folder / "a").write_text("half")
+        drafts = list((tmp_path / "cache").glob("*/.songs.*"))
+        place.clear_leftovers()
+        assert len(drafts) == len(list((tmp_path / "cache").glob("*/.songs.*"))) == 1
+        (folder / "a").write_text("whole")
+    assert (place.folder("songs") / "a").read_text() == "whole"
+
+    # A writer that died after its files were put: its attempt lies there without a whole.json.
+    s3.client.put_object(
+        Bucket=bucket_of(place), Key=f"some/where/more/{'0' * 16}/a", Body=b"half of it"
+    )
+    place.clear_leftovers()
+    assert len(s3.keys(bucket_of(place), "some/where/more/")) == 1
+    monkeypatch.setattr("needledrop.storage.objects._ABANDONED_AFTER", timedelta(0))
+    place.clear_leftovers()
+    assert s3.keys(bucket_of(place), "some/where/more/") == []
+    assert place.folders() == ["songs", "there"]
+    assert (place.folder("there", fresh=True) / "a").read_text() == "first"

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from needledrop.errors import ArtifactBroken, ConfigRejected
+from needledrop.errors import ArtifactBroken, ConfigRejected, DiskFull
 from needledrop.storage.cache import cache_folder
 from needledrop.storage.opening import below, is_remote, place_and_name, place_at, read_location
 from needledrop.storage.place import json_in_folder
+from tests.full_disk import full_disk
 
 
 @pytest.fixture(params=["folder", "objects"])
@@ -131,3 +132,13 @@ def test_the_cache_is_this_users_own(tmp_path, monkeypatch):
         cache_folder("s3://b/p")
     monkeypatch.setenv("NEEDLEDROP_CACHE", str(tmp_path / "mine"))
     assert cache_folder("s3://b/p").parent == tmp_path / "mine"
+
+
+def test_a_line_that_finds_no_space_is_not_read_and_comes_again(tmp_path):
+    place = place_at(tmp_path)
+    place.append_missing("history", ["one"])
+    with full_disk(7), pytest.raises(DiskFull, match=r"history\.jsonl, got none"):
+        place.append_missing("history", ["one", "two"])
+    assert place.lines("history") == ["one"]
+    place.append_missing("history", ["one", "two"])
+    assert place.lines("history") == ["one", "two"]
