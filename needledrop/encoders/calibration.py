@@ -37,6 +37,14 @@ _SCORES_OF_A_BLOCK = 1 << 22
 _MAX_LISTENERS = 5_000
 
 
+def list_length_for(n_songs: int, at_most: int = LIST_LENGTH) -> int:
+    """Return the length of lists from a catalogue: a quarter of it at most.
+
+    A longer list holds so much of what there is that every song comes up.
+    """
+    return min(at_most, n_songs // 4)
+
+
 def fit_stretch(
     predicted: NDArray[np.float32],
     new_plays: sparse.csr_matrix,
@@ -71,7 +79,7 @@ def fit_stretch(
             f"ones, got {new_plays.shape} and {known_plays.shape}"
         )
     n_new, n_known = new_plays.nnz, known_plays.nnz
-    n_places = min(list_length, (len(predicted) + len(known_factors)) // 4)
+    n_places = list_length_for(len(predicted) + len(known_factors), list_length)
     if not (n_new and n_known and n_places):
         return NO_STRETCH
     wanted = n_new / (n_new + n_known)

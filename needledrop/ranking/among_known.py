@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from needledrop.encoders.calibration import LIST_LENGTH
+from needledrop.encoders.calibration import list_length_for
 from needledrop.errors import ShapeMismatch
 from needledrop.ranking.bootstrap import PairedBootstrap, interval_95
 from needledrop.ranking.report import Estimate, NewAmongKnown
@@ -104,7 +104,7 @@ def new_among_known(
     catalogue: MixedCatalogue,
     new_factors: Mapping[str, Floats],
     *,
-    list_length: int = LIST_LENGTH,
+    list_length: int | None = None,
     n_sampled_users: int = 2000,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -114,7 +114,7 @@ def new_among_known(
     Args:
         catalogue: songs, listeners and plays.
         new_factors: (n, k) by the name of what predicted them.
-        list_length: songs in a list.
+        list_length: songs in a list; None for the length that calibration goes by.
         n_sampled_users: at most so many listeners, drawn at random.
         n_resamples: bootstrap resamples behind each interval.
         seed: of the draw and of the resamples.
@@ -123,6 +123,9 @@ def new_among_known(
         ShapeMismatch: factors and plays don't belong together.
         FactorsRejected: a factor isn't finite.
     """
+    if list_length is None:
+        n_songs = len(catalogue.known_factors) + catalogue.new_plays.shape[1]
+        list_length = max(1, list_length_for(n_songs))
     sample = catalogue.of_some_listeners(n_sampled_users, seed)
     shares = np.stack(
         [

@@ -58,6 +58,11 @@ def test_shares_are_those_of_the_definition(catalogue, new_factors, length):
     assert mixed.share_of_plays == pytest.approx(n_new / (n_new + n_known))
 
 
+def test_lists_of_a_small_catalogue_hold_a_quarter_of_it(catalogue, new_factors):
+    mixed = new_among_known(catalogue, {"any": new_factors}, n_resamples=100)
+    assert mixed.list_length == (N_KNOWN + N_NEW) // 4
+
+
 def test_a_sample_of_listeners_is_the_same_each_time(catalogue, new_factors):
     def of_20(seed):
         return new_among_known(
