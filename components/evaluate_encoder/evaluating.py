@@ -1,5 +1,6 @@
 """Evaluates a candidate beside baselines, the oracle and the champion, on the same test songs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from needledrop.factors.wmf import Factors
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
+from needledrop.ranking.among_known import MixedCatalogue, new_among_known
 from needledrop.ranking.evaluate import EvaluationConfig, Report, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
 from needledrop.ranking.roc import RocCurve, roc_curve
-from needledrop.ranking.scores import RandomScores, Scores
+from needledrop.ranking.scores import FactorScores, RandomScores, Scores
 from needledrop.storage.opening import below
 
 
@@ -41,10 +43,11 @@ def evaluate_bundles(
     features = FeatureStore.open(features_path / "features.json")
     factors = Factors.load(factors_path)
     held_out = HeldOutSongs.select(split.test.tolist(), plays, factors, features)
+    predicted = candidate.encoder.factors(held_out.clips)
     models: dict[str, Scores] = {
         "random": RandomScores(len(factors.user_ids), len(held_out.song_ids), config.seed),
         "linear": held_out.scores_of(baseline.encoder),
-        "cnn": held_out.scores_of(candidate.encoder),
+        "cnn": FactorScores(factors.user_factors, predicted),
         "oracle": held_out.scores_of_usage(),
     }
     n_known = None
@@ -65,6 +68,20 @@ def evaluate_bundles(
         config,
         n_songs_known_to_champion=n_known,
     )
+    mixed = MixedCatalogue(
+        factors.user_factors,
+        factors.song_factors,
+        plays.of_songs(factors.song_ids.tolist()).user_song,
+        held_out.relevant,
+    )
+    before = candidate.encoder.scaler.unstretched(predicted)
+    among_known = new_among_known(
+        mixed,
+        {"as predicted": before, "calibrated": predicted},
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+    )
+    report = replace(report, new_among_known=among_known)
     _tell(report, held_out.n_unheard, journal)
     return report, roc_curve(models["cnn"], held_out.relevant, seed=config.seed)
 
@@ -101,4 +118,14 @@ def _tell(report: Report, n_unheard: int, journal: Journal) -> None:
         )
         journal.say(f"{name:<10}{cells}")
         figures |= {f"{name}_map_500": precision.mean, f"{name}_auc": auc.mean}
+    if (mixed := report.new_among_known) is not None:
+        shares = ", ".join(
+            f"{share.mean:.1%} {name}" for name, share in mixed.shares_in_lists.items()
+        )
+        journal.say(
+            f"test songs among known ones: {mixed.share_of_plays:.1%} of plays; of the first "
+            f"{mixed.list_length} songs {shares}"
+        )
+        figures["new_among_known_share"] = mixed.shares_in_lists["calibrated"].mean
+        figures["new_among_known_share_of_plays"] = mixed.share_of_plays
     journal.record(figures)

@@ -28,7 +28,7 @@ from needledrop.storage.opening import below
 def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Page]:
     """Fit the linear baseline; return its bundle and its page.
 
-    The ridge is chosen on the validation songs; then all songs are learned from.
+    The ridge and the stretch are chosen on the validation songs; then all songs are learned from.
     """
     validation, table, rows = material.validation, material.table, material.training_rows
     bags = material.bag_of_words.transform(clip.mfcc for clip in validation.clips)
@@ -40,8 +40,11 @@ def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Pag
         lambda encoder: validation.mean_average_precision(encoder.factors_of_bags(bags)),
     )
     ridge = max(scores, key=scores.__getitem__)
+    words, scaler = material.bag_of_words, material.scaler
+    trial = fit_linear(words, table.bag_of_words[rows], table.song_factors[rows], scaler, ridge)
+    stretch = material.stretch_for(trial.factors_of_bags(bags))
     encoder = fit_linear(
-        material.bag_of_words, table.bag_of_words, table.song_factors, material.scaler, ridge
+        words, table.bag_of_words, table.song_factors, scaler.stretched(stretch), ridge
     )
     page = Page("Training of the linear baseline", lead=f"{material.summary()}.")
     page.table(
@@ -52,9 +55,11 @@ def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Pag
         f"The ridge {ridge:g} was chosen; with it the baseline was fitted again on the training "
         "and the validation songs."
     )
-    journal.record({"validation_map_500": scores[ridge], "ridge": ridge})
+    page.sentence(_about_stretch(stretch))
+    journal.record({"validation_map_500": scores[ridge], "ridge": ridge, "stretch": stretch})
     journal.say(f"linear baseline on {material.summary()}: validation mAP@500 {scores[ridge]:.4f}")
-    return material.bundle(encoder, {"validation_map_500": scores[ridge]}), page
+    about = {"validation_map_500": scores[ridge], "stretch": stretch}
+    return material.bundle(encoder, about), page
 
 
 def fit_cnn_bundle(
@@ -69,7 +74,8 @@ def fit_cnn_bundle(
     A trial network learns from the training songs, and its score on the validation songs says after
     how many epochs to stop. The networks that are kept learn from the training and the validation
     songs for as many epochs: songs are dear, and more of them beat any other change
-    (docs/adr/0005).
+    (docs/adr/0005). What the trial network predicts for the validation songs gives the stretch of
+    all of them (docs/adr/0015).
 
     The state after each epoch is kept in the workspace under the fingerprint of the data, the
     settings and the code, so that only the very same training is taken up again.
@@ -115,6 +121,10 @@ def fit_cnn_bundle(
         f"{best.number + 1}, validation mAP@500 {score:.4f}"
     )
 
+    tried_encoder = CnnEncoder(trial.eval(), cnn, scaler, frontend.window_frames)
+    stretch = material.stretch_for(tried_encoder.factors(validation.clips))
+    journal.say(f"predicted factors are stretched by {stretch:.3f}")
+
     n_epochs = best.number + 1
     all_songs = songs(np.arange(len(table.song_ids)))
     network.fit_bands(material.features[song].log_mel for song in all_songs.song_ids.tolist())
@@ -138,15 +148,26 @@ def fit_cnn_bundle(
         "n_epochs": len(tried) + sum(map(len, histories)),
         "validation_map_500": score,
         "training_loss": float(np.mean([history[-1].loss for history in histories])),
+        "stretch": stretch,
     }
     journal.record(figures)
     journal.say(
         f"{len(network.members)} networks on all {len(all_songs.song_ids)} of them, {n_epochs} "
         f"epochs each: loss {figures['training_loss']:.2f}"
     )
-    encoder = CnnEncoder(network.cpu().eval(), cnn, scaler, frontend.window_frames)
+    calibrated = scaler.stretched(stretch)
+    encoder = CnnEncoder(network.cpu().eval(), cnn, calibrated, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})
-    return bundle, _curves(material, tried, best, training.min_epochs, histories)
+    page = _curves(material, tried, best, training.min_epochs, histories)
+    page.sentence(_about_stretch(stretch))
+    return bundle, page
+
+
+def _about_stretch(stretch: float) -> str:
+    return (
+        f"Predicted factors are multiplied by {stretch:.3f}: with that, validation songs, known "
+        "from their sound alone, get the share of listeners' lists that they have of the plays."
+    )
 
 
 def _curves(

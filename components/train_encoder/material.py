@@ -21,6 +21,7 @@ from needledrop.artifacts import (
 from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
+from needledrop.encoders.calibration import fit_stretch
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnEncoder
 from needledrop.encoders.linear import LinearEncoder
@@ -67,12 +68,31 @@ class Material:
     @cached_property
     def validation(self) -> HeldOutSongs:
         """The validation songs, for listeners who are known by their plays of training songs."""
-        of_training = self.plays.of_songs(self.split.train.tolist())
         return HeldOutSongs.select(
             self.split.validation.tolist(),
             self.plays,
-            self.factors.with_listeners_of(of_training),
+            self.factors.with_listeners_of(self.training_plays),
             self.features,
+        )
+
+    @cached_property
+    def training_plays(self) -> Plays:
+        """Of the training songs alone."""
+        return self.plays.of_songs(self.split.train.tolist())
+
+    def stretch_for(self, predicted: NDArray[np.float32]) -> float:
+        """Return the stretch of an encoder that has learned from the training songs alone.
+
+        Args:
+            predicted: (n, k) factors of the validation songs.
+        """
+        validation = self.validation
+        return fit_stretch(
+            predicted,
+            validation.relevant,
+            validation.factors.user_factors,
+            validation.factors.song_factors,
+            self.training_plays.user_song,
         )
 
     def summary(self) -> str:

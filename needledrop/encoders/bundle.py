@@ -24,6 +24,7 @@ from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.canned import canned_clips
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.encoders.calibration import NO_STRETCH
 from needledrop.encoders.catalogue import USAGE, Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
 from needledrop.encoders.linear import LinearEncoder
@@ -236,6 +237,7 @@ def _encoder_content(
     tensors: dict[str, NDArray[Any]] = {
         "scaler.mean": np.ascontiguousarray(encoder.scaler.mean),
         "scaler.scale": np.array([encoder.scaler.scale]),
+        "scaler.stretch": np.array([encoder.scaler.stretch]),
     }
     if isinstance(encoder, LinearEncoder):
         tensors["weights"] = np.ascontiguousarray(encoder.weights)
@@ -249,7 +251,8 @@ def _encoder_from(
     settings: dict[str, Any], folder: Path, frontend: FrontendConfig
 ) -> CnnEncoder | LinearEncoder:
     tensors = load_file(folder / "weights.safetensors")
-    scaler = TargetScaler(tensors["scaler.mean"], float(tensors["scaler.scale"][0]))
+    scale, stretch = tensors["scaler.scale"], tensors.get("scaler.stretch", [NO_STRETCH])
+    scaler = TargetScaler(tensors["scaler.mean"], float(scale[0]), float(stretch[0]))
     if settings["name"] == "linear":
         bag_of_words = BagOfWords.load(folder / "bag_of_words")
         return LinearEncoder(bag_of_words, tensors["weights"], scaler, settings["ridge"])

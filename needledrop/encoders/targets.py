@@ -7,10 +7,13 @@ learning rate means the same for any data. (Weighting the directions by X^T X, s
 becomes that of the scores, ranked unseen songs worse: docs/adr/0005.) Undone in the bundle:
 outside, factors are factors.
 
+On the way back predicted factors are calibrated (needledrop/encoders/calibration.py); this is the
+one place, so that served, stored and evaluated factors are the same numbers.
+
 Shapes: n songs, k factors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +26,12 @@ class TargetScaler:
     Attributes:
         mean: (k,) float32, the training songs' mean factors.
         scale: s.
+        stretch: what predicted factors are multiplied by; 1 leaves them.
     """
 
     mean: NDArray[np.float32]
     scale: float
+    stretch: float = 1.0
 
     @classmethod
     def fit(cls, song_factors: NDArray[np.float32]) -> "TargetScaler":
@@ -35,10 +40,19 @@ class TargetScaler:
         scale = float(np.sqrt(np.mean((song_factors - mean) ** 2)))
         return cls(mean.astype(np.float32), scale or 1.0)
 
+    def stretched(self, stretch: float) -> "TargetScaler":
+        """Return the same map with another stretch for predicted factors."""
+        return replace(self, stretch=stretch)
+
     def targets(self, song_factors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, k) training targets from (n, k) factors."""
         return ((song_factors - self.mean) / np.float32(self.scale)).astype(np.float32, copy=False)
 
     def factors(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (n, k) factors from (n, k) predicted targets."""
-        return (targets * np.float32(self.scale) + self.mean).astype(np.float32, copy=False)
+        """Return (n, k) calibrated factors from (n, k) predicted targets."""
+        factors = targets * np.float32(self.scale) + self.mean
+        return (np.float32(self.stretch) * factors).astype(np.float32, copy=False)
+
+    def unstretched(self, factors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n, k) predicted factors as they would be with a stretch of 1."""
+        return (factors / np.float32(self.stretch)).astype(np.float32, copy=False)

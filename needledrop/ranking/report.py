@@ -5,6 +5,8 @@
     {"format": 1, "cutoff": 500,
      "n_users", "n_users_left_out", "n_users_without_auc", "n_songs", "n_positives",
      "n_songs_known_to_champion": int | null,
+     "new_among_known": null | {"list_length", "n_known", "n_new", "share_of_plays",
+                                "shares_in_lists": {name: ESTIMATE}},
      "sample": {"n_users", "list_length", "seed"},          of coverage and Gini
      "bootstrap": {"n_resamples", "seed", "level": 0.95},
      "models": {name: {"metrics": {metric: ESTIMATE}, "coverage", "gini",
@@ -136,6 +138,25 @@ class BootstrapFacts:
 
 
 @dataclass(frozen=True)
+class NewAmongKnown:
+    """How often new songs, known from audio, reach lists that they share with songs known by usage.
+
+    Attributes:
+        list_length: songs in a listener's list.
+        n_known: songs whose factors come from usage; what a listener has played isn't listed.
+        n_new: songs whose factors come from audio.
+        share_of_plays: of the new songs, among all (listener, song) pairs.
+        shares_in_lists: of the new songs, the mean over listeners, by what predicted them.
+    """
+
+    list_length: int
+    n_known: int
+    n_new: int
+    share_of_plays: float
+    shares_in_lists: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Report:
     """An evaluation of several models on the same held-out songs and the same users.
 
@@ -152,6 +173,8 @@ class Report:
         bootstrap: the resampling behind the intervals.
         n_songs_known_to_champion: test songs that the champion was trained on, which favours it;
             None when there is no champion or nobody counted.
+        new_among_known: the candidate's test songs in one list with the songs that it was trained
+            on; None where nobody looked.
         cutoff: the 500 of mAP@500.
     """
 
@@ -165,6 +188,7 @@ class Report:
     sample: TopListSample
     bootstrap: BootstrapFacts
     n_songs_known_to_champion: int | None = None
+    new_among_known: NewAmongKnown | None = None
     cutoff: int = CUTOFF
 
     def names_from_worst(self) -> list[str]:
@@ -226,6 +250,9 @@ def _report_from_json(content: dict[str, Any]) -> Report:
     fields["comparisons"] = tuple(Comparison(**one) for one in content["comparisons"])
     fields["sample"] = TopListSample(**content["sample"])
     fields["bootstrap"] = BootstrapFacts(**content["bootstrap"])
+    if (mixed := fields.get("new_among_known")) is not None:
+        shares = {name: Estimate(**one) for name, one in mixed["shares_in_lists"].items()}
+        fields["new_among_known"] = NewAmongKnown(**{**mixed, "shares_in_lists": shares})
     return Report(**fields)
 
 

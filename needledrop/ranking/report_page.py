@@ -7,6 +7,7 @@ from needledrop.ranking.report import (
     TITLES,
     Comparison,
     Estimate,
+    NewAmongKnown,
     Report,
 )
 from needledrop.ranking.report_plots import bars_of_models, lines_by_decile
@@ -32,6 +33,8 @@ def page_from_report(report: Report) -> Page:
     _add_models(page, report)
     _add_comparisons(page, report)
     _add_popularity(page, report)
+    if report.new_among_known is not None:
+        _add_new_among_known(page, report.new_among_known)
     _add_how_to_read(page, report)
     return page
 
@@ -194,6 +197,21 @@ def _decile_rows(report: Report, metric: str) -> list[list[str]]:
     return rows
 
 
+def _add_new_among_known(page: Page, mixed: NewAmongKnown) -> None:
+    page.heading("New songs among known ones")
+    page.sentence(
+        f"The {mixed.n_new:,} test songs, with factors from their sound, in one list with the "
+        f"{mixed.n_known:,} songs that the factors were learned from: each listener's "
+        f"{mixed.list_length} best songs, known ones that the listener has played left out. "
+        f"{mixed.share_of_plays:.1%} of all (listener, song) pairs are of test songs. Predicted "
+        "factors are smaller than those from usage, so as predicted new songs come up too seldom."
+    )
+    rows = [
+        [name, _percentage_with_interval(share)] for name, share in mixed.shares_in_lists.items()
+    ]
+    page.table(["predicted factors", "test songs' share of the lists"], rows)
+
+
 def _add_how_to_read(page: Page, report: Report) -> None:
     page.heading("How these figures were made")
     page.sentence(
@@ -219,6 +237,12 @@ def _with_interval(estimate: Estimate) -> str:
     if estimate.mean is None:
         return "-"
     return f"{estimate.mean:.4f} ({_number(estimate.low)} to {_number(estimate.high)})"
+
+
+def _percentage_with_interval(estimate: Estimate) -> str:
+    if estimate.mean is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{estimate.mean:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:

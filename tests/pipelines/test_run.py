@@ -109,6 +109,20 @@ def test_the_evaluation_ranks_sound_above_chance_and_usage_above_all(promoted):
     assert max(score["random"], score["linear"]) < score["cnn"] < score["oracle"]
 
 
+def test_new_songs_are_calibrated_and_the_report_says_what_that_does(promoted):
+    out, done = promoted
+    registry = Registry(out / "registry")
+    bundle = Bundle.load(registry.bundle_path(registry.champion()))
+    assert bundle.about["stretch"] == bundle.encoder.scaler.stretch != 1.0
+    mixed = json.loads((out / "report" / "evaluation.json").read_text())["new_among_known"]
+    assert list(mixed["shares_in_lists"]) == ["as predicted", "calibrated"]
+    assert 0 < mixed["share_of_plays"] < 1
+    assert "test songs among known ones" in done.stdout
+    assert "New songs among known ones" in (out / "report" / "evaluation.html").read_text()
+    for encoder in ("cnn", "linear"):
+        assert "multiplied by" in (out / "report" / f"training_{encoder}.html").read_text()
+
+
 def test_all_songs_and_listeners_are_online_with_their_source(promoted):
     out, _ = promoted
     registry = Registry(out / "registry")

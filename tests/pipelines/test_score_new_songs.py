@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from components.find_new_songs.finding import find
 from components.journal import Journal
