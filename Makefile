@@ -1,5 +1,5 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
-# make serve   the predictor on what the last run promoted
+# make serve   factors, recommendations and similar songs from what the last run promoted
 # make test    all tests that need nothing but this checkout
 # make test-engines  those that need Redis, Postgres or Java (apt-get install redis-server postgresql openjdk-17-jre-headless)
 # make test-docker   those that need Docker and the images
@@ -51,7 +51,7 @@ demo-catalogue: $(READY)
 	@$(BIN)/python -m needledrop.demo "$(DATA)"
 
 serve: $(READY)
-	@$(BIN)/python -m serving --registry "$(OUT)/registry" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	@$(BIN)/python -m serving --registry "$(OUT)/registry" --store "$(OUT)/store" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 # BuildKit is needed: either `docker buildx` is there, or the client has it built in (as Debian's).
 DOCKER ?= docker

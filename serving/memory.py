@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from feature_repo.facts import SongFacts
 from feature_repo.memory import Stamp
 from feature_repo.store import FactorStore
 from needledrop.encoders.catalogue import AUDIO
-from needledrop.errors import FactorsRejected, StoreUnreachable
+from needledrop.errors import FactorsRejected, NeedledropError, StoreUnreachable
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
 from serving import metrics
 from serving.logs import log_event, log_failure
@@ -28,6 +29,12 @@ from serving.refusals import Refused
 
 _LONGEST_PAUSE_SECONDS = 30.0
 _KEPT_SECONDS = 60.0
+_SWAP_SECONDS = 5.0
+
+SWAPPING = (
+    "a new version is being taken up, and the songs' factors in the store are of another; ask "
+    "again in a moment"
+)
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,27 @@ class Memory:
         for knowledge in (self.current, self._previous):
             if knowledge is not None and knowledge.version == version:
                 return knowledge
-        raise Refused(
-            "swapping",
-            "a new version is being taken up, and the songs' factors in the store are of another; "
-            "ask again in a moment",
-        )
+        raise Refused("swapping", SWAPPING)
+
+    async def of_version_soon(self, version: str) -> Knowledge:
+        """Return what is known in the space of one bundle's factors, as soon as it is known.
+
+        The network and the songs take a new version up one after the other; the few requests that
+        come between wait for it.
+
+        Raises:
+            Refused: it isn't known after some seconds.
+        """
+        deadline = time.monotonic() + _SWAP_SECONDS
+        while True:
+            try:
+                return self.of_version(version)
+            except Refused:
+                if time.monotonic() > deadline:
+                    raise
+            with suppress(NeedledropError):  # what is wrong is told by the one that follows
+                await self._in_store_thread(self.refresh)
+            await asyncio.sleep(0.05)
 
     async def follow(self, poll_seconds: float) -> None:
         """Look at the store for ever; after a failure, ever more rarely up to twice a minute."""
@@ -163,9 +186,9 @@ class Memory:
                 facts=facts,
             )
         except FactorsRejected:
-            self.refresh()
-            self.of_version(version)  # refuses, where that is why
-            raise
+            if store.online_version("song_factors") == version:
+                raise
+            raise Refused("swapping", SWAPPING) from None
         self.refresh()
         return bool(len(added))
 

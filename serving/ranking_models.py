@@ -5,6 +5,7 @@ Every answer names one bundle, and every factor that it was made from is of that
 """
 # ruff: noqa: ARG002  (signatures are KServe's)
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.facts import SongFacts
 from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import ArtifactBroken, StoreUnreachable
 from needledrop.ranking.recommender import Listing, Ranked
@@ -40,6 +42,7 @@ _PAGE = ("k", "offset")
 _SONG_FILTERS = ("newer_than", "only_unplayed", "region", "max_per_artist", "diversity")
 _SONG = ("song_id", "audio", "log_mel")
 UNKNOWN_SONG = "unknown_song"
+_N_TRIES = 6
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class _RankingModel(ServedModel):
         heard = np.empty((0, knowledge.recommender.index.n_factors), dtype=np.float32)
         if clips:
             heard, version = await self.encoding.factors(clips)
-            knowledge = self.memory.of_version(version)
+            knowledge = await self.memory.of_version_soon(version)
         index = knowledge.recommender.index
         rows = index.rows_of([member.text("song_id") for member in members])
         has_clip = np.array([member.clip is not None for member in members])
@@ -337,21 +340,19 @@ class NewSongsModel(_RankingModel):
             for member in payload.members
         ]
         clips = tuple(member.clip for member in payload.members if member.clip is not None)
-        factors, version = await self.encoding.factors(clips)
-        self.memory.of_version(version)
-        added = []
-        for song_id, row, known in zip(ids, factors, facts, strict=True):
+        for n_left in reversed(range(_N_TRIES)):
+            factors, version = await self.encoding.factors(clips)
+            knowledge = await self.memory.of_version_soon(version)
             try:
-                with metrics.stage("store"):
-                    added.append(await self.memory.add_song(song_id, row, version, known))
-            except (StoreUnreachable, ArtifactBroken) as error:
-                raise Refused(
-                    "no_store",
-                    f"{song_id} could not be stored, nothing of it was kept; send it again in a "
-                    "moment",
-                ) from error
+                added = await self._stored(ids, factors, version, facts)
+                break
+            except Refused as refusal:
+                # Between hearing and storing another version was published: hear them with that.
+                if refusal.kind != "swapping" or not n_left:
+                    raise
+            await asyncio.sleep(0.5)
         metrics.SONGS_ADDED.inc(sum(added))
-        common = self.common(self.memory.of_version(version))
+        common = self.common(knowledge)
         if payload.is_v1:
             predictions = [
                 {"song_id": song_id, "added": is_new, "factors": row.tolist()}
@@ -364,6 +365,27 @@ class NewSongsModel(_RankingModel):
             "factors": factors,
         }
         return payload.say(arrays, common)
+
+    async def _stored(
+        self,
+        ids: list[str],
+        factors: NDArray[np.float32],
+        version: str,
+        facts: Sequence[SongFacts],
+    ) -> list[bool]:
+        """Store songs one by one; tell which were not there yet."""
+        added = []
+        for song_id, row, known in zip(ids, factors, facts, strict=True):
+            try:
+                with metrics.stage("store"):
+                    added.append(await self.memory.add_song(song_id, row, version, known))
+            except (StoreUnreachable, ArtifactBroken) as error:
+                raise Refused(
+                    "no_store",
+                    f"{song_id} could not be stored, nothing of it was kept; send it again in a "
+                    "moment",
+                ) from error
+        return added
 
 
 def _now() -> datetime:
