@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ from numpy.typing import NDArray
 from feature_repo.facts import SongFacts
 from feature_repo.memory import Stamp
 from feature_repo.store import FactorStore
+from needledrop.artifacts import read_json
+from needledrop.encoders.bundle import VERSION_DIGITS
 from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import FactorsRejected, NeedledropError, StoreUnreachable
+from needledrop.factors.confidence import ConfidenceConfig
+from needledrop.promotion.registry import Registry
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
 from serving import metrics
 from serving.logs import log_event, log_failure
@@ -64,17 +69,21 @@ class Memory:
 
     Args:
         location: folder or URI of the store.
-        config: for listeners who aren't known.
+        config_of: returns how a version places listeners who aren't known; by default the
+            defaults, whatever the version.
         stale_seconds: without a look at the store for this long, answers are marked as stale.
     """
 
     def __init__(
-        self, location: str, config: RecommenderConfig | None = None, stale_seconds: float = 30.0
+        self,
+        location: str,
+        config_of: Callable[[str], RecommenderConfig] | None = None,
+        stale_seconds: float = 30.0,
     ) -> None:
         self.current: Knowledge | None = None
         self.tried = asyncio.Event()
         self._location = location
-        self._config = config
+        self._config_of = config_of or (lambda _: RecommenderConfig())
         self._stale_seconds = stale_seconds
         self._store: FactorStore | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -200,7 +209,7 @@ class Memory:
     def _take_up(self, store: FactorStore) -> None:
         started = time.monotonic()
         reading = store.read_collection()
-        recommender = Recommender(reading.collection, self._config)
+        recommender = Recommender(reading.collection, self._config_of(reading.collection.version))
         recommender.warm_up()
         self._previous, self._replaced_at = self.current, time.monotonic()
         self._know(Knowledge(recommender, reading.stamp), "whole")
@@ -241,6 +250,22 @@ class Memory:
 
     async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+
+
+def config_from_registry(registry: str | Path) -> Callable[[str], RecommenderConfig]:
+    """Return what reads a version's own way to fold listeners in from its bundle."""
+
+    def config_of(version: str) -> RecommenderConfig:
+        try:
+            bundle = Registry(registry).bundle_path(version[:VERSION_DIGITS])
+            wmf = read_json(bundle / "bundle.json")["about"]["wmf"]
+            return RecommenderConfig(
+                ConfidenceConfig(**wmf["confidence"]), float(wmf["regularization"])
+            )
+        except (NeedledropError, OSError, KeyError, TypeError, ValueError):
+            return RecommenderConfig()  # a bundle that is broken is told of by who loads it
+
+    return config_of
 
 
 def facts_of_song(

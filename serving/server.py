@@ -30,7 +30,7 @@ from serving.kserve_api import (
 )
 from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
-from serving.memory import Memory
+from serving.memory import Memory, config_from_registry
 from serving.model import ServedModel, UnreadBody
 from serving.predictor import FactorPredictor
 from serving.ranking_models import (
@@ -142,7 +142,8 @@ class _Parts(AbstractContextManager["_Parts"]):
             assert config.predictor_url is not None
             encoding = RemotePredictor(config.predictor_url, config.limits, config.predictor_key)
         if config.store is not None:
-            self.memory = Memory(config.store, stale_seconds=config.stale_seconds)
+            config_of = config_from_registry(config.registry) if config.registry else None
+            self.memory = Memory(config.store, config_of, config.stale_seconds)
             self._scorer = Scorer()
             self.models = [
                 model(self.memory, encoding, self._scorer, config.limits, self._executor)

@@ -36,7 +36,7 @@ from needledrop.plays.triplets import Plays
 
 _FINGERPRINT_FILE = "fingerprint.json"
 _CANNED_FILE = "canned.safetensors"
-_VERSION_DIGITS = 16
+VERSION_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Bundle:
     @property
     def version(self) -> str:
         """The fingerprint's first digits: the name of the version in a registry."""
-        return self.fingerprint[:_VERSION_DIGITS]
+        return self.fingerprint[:VERSION_DIGITS]
 
     @property
     def encoder_name(self) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.fold_in import fold_in_liked
+from needledrop.factors.wmf import WmfConfig
 from needledrop.ranking.collection import Collection, Listeners, Songs
 from needledrop.ranking.picking import diverse_order, within_cap
 from needledrop.ranking.scores import Floats, Indices, top_songs
@@ -40,12 +41,13 @@ class RecommenderConfig:
 
     Attributes:
         confidence: of a liked song, as of one that was played once.
-        regularization: lambda of the fold-in; the factorisation's own.
+        regularization: lambda of the fold-in. Both should be the factorisation's own, and are by
+            default the defaults of that.
         prior_songs: n_0, how many liked songs the mean listener counts as.
     """
 
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
-    regularization: float = 0.1
+    regularization: float = WmfConfig().regularization
     prior_songs: float = 1.0
 
     def __post_init__(self) -> None:
@@ -242,8 +244,9 @@ class Recommender:
         if row >= 0:
             taste: Floats = self._listeners.factors[row]
             played = self.played_rows(row)
-            own = np.concatenate([played, np.setdiff1d(liked_rows, played)])
-            return taste, own, "", tuple(unknown)
+            if len(liked_rows):
+                played = np.concatenate([played, np.setdiff1d(liked_rows, played)])
+            return taste, played, "", tuple(unknown)
         if listener.user_id is not None:
             unknown.insert(0, listener.user_id)
         if not len(liked_rows):

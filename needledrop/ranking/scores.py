@@ -18,6 +18,8 @@ from needledrop.errors import FactorsRejected, ShapeMismatch
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
+_FEW = 256  # sorting so few is faster than looking for the best of them
+
 
 class Scores(Protocol):
     """Something that scores every song for any users that one asks about."""
@@ -135,6 +137,9 @@ def top_songs(scores: Floats, n_top: int) -> tuple[Indices, Floats]:
     """
     n_rows, n_songs = scores.shape
     n_top = max(0, min(n_top, n_songs))
+    if n_songs <= _FEW:
+        columns = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
+        return columns, np.take_along_axis(scores, columns, axis=1)
     columns = np.empty((n_rows, n_top), dtype=np.int64)
     if n_top:
         for row, best in zip(scores, columns, strict=True):
