@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from needledrop.drafts import FULL, disk_full
 from needledrop.errors import ArtifactBroken, StoreUnreachable
 from needledrop.storage.opening import is_remote
 
@@ -56,7 +57,8 @@ def failures_explained(store: str | Path) -> Iterator[None]:
         store: the store's folder or URI.
 
     Raises:
-        ArtifactBroken: the disk is full, a file is damaged, or another program holds it.
+        ArtifactBroken: a file is damaged, or another program holds it.
+        DiskFull: the disk is full.
         StoreUnreachable: Redis, Postgres or the object store doesn't answer, or refuses.
     """
     import psycopg
@@ -81,6 +83,8 @@ def failures_explained(store: str | Path) -> Iterator[None]:
             store, "offline store", "object storage", "AWS_ENDPOINT_URL", error
         ) from None
     except (*_ENGINE_FAILURES, DecodeError, feast.errors.FeastError) as error:
+        if getattr(error, "errno", None) in FULL or "disk is full" in str(error):
+            raise disk_full(store, str(error)) from error
         if is_remote(store) and isinstance(error, OSError):
             raise _unreachable(
                 store, "offline store", "object storage", "AWS_ENDPOINT_URL", error
@@ -108,8 +112,11 @@ def _kind(error: BaseException) -> str:
 
 def _advice(error: Exception) -> str:
     text = str(error)
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
-        return "free some space and run the step again, no half-written part is ever read"
+    if "disk I/O error" in text:
+        return (
+            "see whether its disk, or what may be used of it, is full or failing, and run the same "
+            "again: nothing half-written is read"
+        )
     if "locked" in text:
         return "another program holds online.db: close it and run the step again"
     if isinstance(error, sqlite3.DatabaseError):

@@ -122,7 +122,8 @@ class FactorStore:
 
         Raises:
             FactorsRejected: a check failed; nothing was written.
-            ArtifactBroken: the disk is full, a file is damaged, or the store is held.
+            ArtifactBroken: a file is damaged, or the store is held.
+            DiskFull: the disk is full.
         """
         self._write("user_factors", user_ids, ("factors", factors), {}, version, at, online)
 
@@ -148,7 +149,8 @@ class FactorStore:
 
         Raises:
             FactorsRejected: a check failed; nothing was written.
-            ArtifactBroken: the disk is full, a file is damaged, or the store is held.
+            ArtifactBroken: a file is damaged, or the store is held.
+            DiskFull: the disk is full.
         """
         columns = {"source": checked_column(sources, len(song_ids), "source", SOURCES)}
         self._write("song_factors", song_ids, ("factors", factors), columns, version, at, online)
@@ -426,7 +428,8 @@ class FactorStore:
 
         Raises:
             FactorsRejected: a check failed; nothing was written.
-            ArtifactBroken: the disk is full, a file is damaged, or the store is held.
+            ArtifactBroken: a file is damaged, or the store is held.
+            DiskFull: the disk is full.
         """
         columns = {
             "log_mel_location": checked_column(

@@ -22,7 +22,7 @@ from pathlib import Path
 from needledrop.errors import DiskFull, NeedledropError
 
 _MARK = ".part-"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 _PROBE_BYTES = 1 << 20
 
@@ -55,12 +55,25 @@ def told_if_full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
-        raise DiskFull(
-            f"expected space on the disk for {path}, got none ({error.strerror}); free some and "
-            "run the same again: what is finished stays, and nothing half-written is read"
-        ) from error
+        raise disk_full(path, str(error.strerror)) from error
+
+
+def disk_full(path: str | Path, trouble: str) -> DiskFull:
+    """Return the error that says of a full disk where it is and what to do."""
+    return DiskFull(
+        f"expected space on the disk for {_meant(Path(path))}, got none ({trouble}); free some "
+        "and run the same again: what is finished stays, and nothing half-written is read"
+    )
+
+
+def _meant(path: Path) -> Path:
+    """Return what a path in a draft will be called when the draft is in its place."""
+    for parent in reversed(path.parents):
+        if parent.name.startswith(".") and _MARK in parent.name:
+            return parent.with_name(parent.name[1:].rpartition(_MARK)[0])
+    return path
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -151,5 +164,5 @@ def _fullness(folder: Path) -> OSError | None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:
-        return error if isinstance(error, OSError) and error.errno in _FULL else None
+        return error if isinstance(error, OSError) and error.errno in FULL else None
     return None

@@ -20,7 +20,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,7 +29,7 @@ from kfp import local
 
 from components.journal import MARK, TIMES_VARIABLE, TTY_VARIABLE
 from needledrop.artifacts import read_json, whole_folder, write_json
-from needledrop.drafts import remove_leftovers
+from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import NeedledropError
 
 _EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
@@ -80,13 +80,18 @@ def run_locally(
 
     Raises:
         RunFailed: a step failed, or another run is at work in the folder.
+        DiskFull: there is no space for what kfp notes, or for the report.
         InputError: there is no Docker engine, or an image is missing.
     """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     root = out / "artifacts" / run_id
-    with _alone_in(out), (out / "run.log").open("a", encoding="utf-8") as log:
+    with (
+        told_if_full(out),
+        _alone_in(out),
+        (out / "run.log").open("a", encoding="utf-8") as log,
+    ):
         remove_leftovers(out)
         _forget_old_runs(out / "artifacts")
         times = root / "step_times"
@@ -227,14 +232,13 @@ class _Terminal:
         self._started = time.monotonic()
 
     def write(self, text: str) -> int:
-        self._log.write(text)
+        self._keep(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._take(line)
         return len(text)
 
     def flush(self) -> None:
-        self._log.flush()
         self._screen.flush()
 
     def isatty(self) -> bool:
@@ -247,6 +251,18 @@ class _Terminal:
             return f"{step}: {self._errors[step]}"
         last = self._last_lines.get(step, "it said nothing")
         return f"{step} failed: {last}; everything it printed is in {log}"
+
+    def _keep(self, text: str) -> None:
+        """Write it into the log; one that finds no space ends there, and the run goes on."""
+        if self._log.closed:
+            return
+        try:
+            self._log.write(text)
+            self._log.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._log.close()
+            self._show(f"         run.log ends here: {error.strerror}")
 
     def _take(self, line: str) -> None:
         if started := _EXECUTING.search(line):

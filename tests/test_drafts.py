@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from needledrop.artifacts import whole_file, whole_folder
+from needledrop.artifacts import whole_file, whole_folder, write_json
 from needledrop.drafts import draft_of, remove_leftovers
 from needledrop.errors import DiskFull
 from tests.full_disk import full_disk
@@ -151,6 +151,15 @@ def test_whichever_library_meets_the_full_disk_the_sentence_is_the_same(tmp_path
     assert "\n" not in said
     assert (tmp_path / "artifact").read_text() == "old"
     assert names_in(tmp_path) == ["artifact", "source"]
+
+
+def test_a_full_disk_is_told_of_by_the_name_that_people_know(tmp_path):
+    with (
+        full_disk(0),
+        pytest.raises(DiskFull, match=rf"for {tmp_path}/factors, got none"),
+        whole_folder(tmp_path / "factors") as folder,
+    ):
+        write_json(folder / "factors.json", {"n": 1})
 
 
 def test_another_failure_stays_what_it_is(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from feature_repo.parts import Folder, Part
 from feature_repo.store import FactorStore
-from needledrop.errors import ArtifactBroken, ConfigRejected, FactorsRejected
+from needledrop.errors import ArtifactBroken, ConfigRejected, DiskFull, FactorsRejected
 
 NOON = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -346,7 +346,7 @@ def test_a_full_disk_says_what_to_do_and_the_rerun_succeeds(local: FactorStore) 
     factors = vectors(2, len(songs))
     publish = {"sources": sources(len(songs)), "version": "b2", "at": NOON + HOUR, "online": True}
 
-    with pytest.raises(ArtifactBroken, match="free some space and run the step again"):
+    with pytest.raises(DiskFull, match="free some and run the same again"):
         store.write_song_factors(songs, factors, **publish)
     assert store.online_version("song_factors") == "b1"
     assert np.array_equal(store.online_song_factors(SONGS).factors, vectors(1))

@@ -1,5 +1,6 @@
 """The whole pipeline, with kfp's own runner, on a catalogue whose tastes can be heard."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.journal import MARK
 from feature_repo.store import FactorStore
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
@@ -21,8 +23,9 @@ from needledrop.plays.tracks import read_tracks
 from needledrop.plays.triplets import read_plays
 from needledrop.promotion.registry import Registry
 from pipelines.__main__ import main
-from pipelines.local_run import RunFailed, run_locally
+from pipelines.local_run import RunFailed, _Terminal, run_locally
 from pipelines.train import train_pipeline
+from tests.full_disk import full_disk
 from tests.pipelines.conftest import N_SONGS, N_USERS, QUICK, ROOT, call, command
 
 
@@ -367,3 +370,15 @@ def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path,
     assert "plays.tsv:1" in said.err
     assert "Traceback" not in said.out + said.err
     assert (tmp_path / "out" / "run.log").exists()
+
+
+def test_a_log_that_finds_no_space_ends_and_the_run_goes_on(tmp_path):
+    screen = io.StringIO()
+    with full_disk(10), (tmp_path / "run.log").open("a") as log:
+        terminal = _Terminal(log, screen)
+        for step in ("split-songs", "extract-features"):
+            print(f"Executing task '{step}'", file=terminal)
+        print(f"{MARK}error: expected space", file=terminal)
+    assert screen.getvalue().count("run.log ends here: File too large") == 1
+    assert terminal.steps == ["split-songs", "extract-features"]
+    assert terminal.failure(tmp_path / "run.log") == "extract-features: expected space"
