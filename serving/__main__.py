@@ -47,7 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> None:
-    options = _serve_parser().parse_args(arguments)
+    parser = _serve_parser()
+    options = parser.parse_args(arguments)
+    if bool(options.registry) == bool(_predictor_url(options)):
+        parser.error(
+            "expected either --registry, whose champion hears clips, or --predictor, which does"
+        )
+    if not options.registry and not options.store:
+        parser.error("expected --store, to rank from, beside --predictor")
     if options.registry:
         _check_registry(options.registry)
     for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:

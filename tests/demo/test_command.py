@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "can't write" in done.stderr
+    assert "expected space on the disk" in done.stderr
     assert "File too large" in done.stderr
     assert not list((tmp_path / "out").rglob("*.mp3"))
 

@@ -1,5 +1,8 @@
 """A predictor whose registry lies in an object store: verified, cached, pinned, and patient."""
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+
 import pytest
 
 from needledrop.errors import ArtifactBroken, ConfigRejected, StoreUnreachable
@@ -8,6 +11,13 @@ from serving.__main__ import main
 from serving.champion import ChampionFollower
 from tests.object_store import slow_down
 from tests.serving.world import make_bundle, register
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    """Where champions' networks run."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
 
 
 @pytest.fixture
@@ -22,9 +32,9 @@ def registry_uri(s3, tmp_path, monkeypatch) -> str:
     return uri
 
 
-def test_the_champion_is_loaded_and_fetched_once(registry_uri, s3):
+def test_the_champion_is_loaded_and_fetched_once(registry_uri, executor, s3):
     first, champion = Registry(registry_uri).versions()
-    follower = ChampionFollower(registry_uri)
+    follower = ChampionFollower(registry_uri, executor)
     follower.refresh()
     assert follower.current.version == champion
     assert follower.current.bundle.version == champion
@@ -32,27 +42,29 @@ def test_the_champion_is_loaded_and_fetched_once(registry_uri, s3):
         follower.refresh()  # as every few seconds
     assert [path for _, path in seen] == [f"/{registry_uri[5:]}/champion.json"]
     with s3.faulty(lambda *_: None) as seen:
-        ChampionFollower(registry_uri).refresh()  # a predictor that was started again
+        ChampionFollower(registry_uri, executor).refresh()  # a predictor that was started again
     assert not [path for _, path in seen if path.endswith("weights.safetensors")]
     Registry(registry_uri).rollback()
     follower.refresh()
     assert follower.current.version == first
 
 
-def test_a_pinned_version_is_served_whatever_the_champion_is(registry_uri):
+def test_a_pinned_version_is_served_whatever_the_champion_is(registry_uri, executor):
     first, champion = Registry(registry_uri).versions()
     assert Registry(registry_uri).champion() == champion
-    follower = ChampionFollower(registry_uri, first)
+    follower = ChampionFollower(registry_uri, executor, first)
     follower.refresh()
     follower.refresh()
     assert follower.current.bundle.version == first
     with pytest.raises(ArtifactBroken, match="expected a registered version, got 'nobody'"):
-        ChampionFollower(registry_uri, "nobody").refresh()
+        ChampionFollower(registry_uri, executor, "nobody").refresh()
 
 
-def test_a_store_that_is_down_leaves_the_present_champion_in_place(registry_uri, s3, monkeypatch):
+def test_a_store_that_is_down_leaves_the_present_champion_in_place(
+    registry_uri, executor, s3, monkeypatch
+):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    follower = ChampionFollower(registry_uri)
+    follower = ChampionFollower(registry_uri, executor)
     follower.refresh()
     before = follower.current
     with s3.faulty(slow_down), pytest.raises(StoreUnreachable):
@@ -62,7 +74,7 @@ def test_a_store_that_is_down_leaves_the_present_champion_in_place(registry_uri,
     assert follower.current is before
 
 
-def test_a_bundle_that_was_changed_is_never_served(registry_uri, s3):
+def test_a_bundle_that_was_changed_is_never_served(registry_uri, executor, s3):
     champion = Registry(registry_uri).champion()
     bucket, _, prefix = registry_uri[5:].partition("/")
     (key,) = [
@@ -72,14 +84,14 @@ def test_a_bundle_that_was_changed_is_never_served(registry_uri, s3):
     ]
     s3.client.put_object(Bucket=bucket, Key=key, Body=b"other weights")
     with pytest.raises(ArtifactBroken, match=r"weights\.safetensors .*changed after it was"):
-        ChampionFollower(registry_uri).refresh()
+        ChampionFollower(registry_uri, executor).refresh()
 
 
-def test_a_copy_on_this_machine_that_was_changed_is_fetched_again(registry_uri, tmp_path):
-    ChampionFollower(registry_uri).refresh()
+def test_a_copy_on_this_machine_that_was_changed_is_fetched_again(registry_uri, executor, tmp_path):
+    ChampionFollower(registry_uri, executor).refresh()
     (weights,) = (tmp_path / "predictor").glob("*/*/bundle/weights.safetensors")
     weights.write_bytes(b"other weights")
-    follower = ChampionFollower(registry_uri)
+    follower = ChampionFollower(registry_uri, executor)
     follower.refresh()
     assert follower.current.bundle.version == Registry(registry_uri).champion()
 
