@@ -1,6 +1,7 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   factors, recommendations and similar songs from what the last run promoted
-# make test    all tests that need nothing but this checkout
+# make test    all tests that need nothing but this checkout, in minutes
+# make test-long     those that take minutes each: more whole runs, several processes, soaks
 # make test-engines  those that need Redis, Postgres or Java (apt-get install redis-server postgresql openjdk-17-jre-headless)
 # make test-docker   those that need Docker and the images
 # make images  the images that the steps and the predictor run in (needs Docker)
@@ -18,7 +19,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test test-engines test-docker images check format lock clean environment
+.PHONY: run serve test test-long test-engines test-docker images check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -68,7 +69,10 @@ images:
 
 # Tests that start programs of the machine are marked with their kind.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not engines and not docker"
+	$(BIN)/python -m pytest -m "not long and not engines and not docker"
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long
 
 test-engines: $(READY)
 	$(BIN)/python -m pytest -m engines

@@ -90,6 +90,7 @@ class Memory:
         self._previous: Knowledge | None = None
         self._replaced_at = 0.0
         self._seen_at = time.monotonic()
+        metrics.STORE_UNSEEN_SECONDS.set_function(lambda: self.unseen_seconds)
 
     @property
     def is_stale(self) -> bool:
@@ -145,7 +146,6 @@ class Memory:
                 log_failure(f"store_{kind}", error)
                 pause = min(pause * 2, max(_LONGEST_PAUSE_SECONDS, poll_seconds))
             self.tried.set()
-            metrics.STORE_UNSEEN_SECONDS.set(self.unseen_seconds)
             await asyncio.sleep(pause)
 
     def refresh(self) -> None:

@@ -63,3 +63,11 @@ def cluster(s3, engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NEEDLEDROP_REDIS", engines["redis"].address)
     monkeypatch.setenv("NEEDLEDROP_POSTGRES", engines["postgres"].address)
     return s3
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left with one in the end."""
+    rooms = ("pipelines", "serving", "feature_repo", "components")
+    items.sort(
+        key=lambda item: next((n for n, room in enumerate(rooms) if room in item.path.parts), 9)
+    )

@@ -86,6 +86,7 @@ def train(handed, folder: Path, launch: LaunchConfig, **changes) -> tuple[Bundle
     return Bundle.load(folder / "bundle"), journal
 
 
+@pytest.mark.long
 def test_a_train_job_leaves_what_the_step_itself_would_have(handed, api, tmp_path, capsys):
     here, spoken = train(handed, tmp_path / "here", LaunchConfig())
     assert api.log == []

@@ -90,6 +90,7 @@ def assert_equal(ours: dict, theirs: dict) -> None:
         assert torch.equal(ours["weights"][name], tensor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("training", "n_epochs"), [("plain", 4), ("early", 3)])
 def test_two_processes_give_the_losses_and_weights_of_one(trainings, by_two, training, n_epochs):
     alone = trained(**trainings[training])
@@ -100,6 +101,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(trainings, by_two, tra
     assert (first["n_asked"], second["n_asked"]) == (n_epochs, 0)  # the first alone validates
 
 
+@pytest.mark.long
 def test_they_go_on_where_they_stopped_and_one_process_does_too(trainings, by_two):
     first, second = by_two
     assert first["stopped"] == second["stopped"] == {"error": "Stopped: "}
@@ -111,6 +113,7 @@ def test_they_go_on_where_they_stopped_and_one_process_does_too(trainings, by_tw
     assert_equal(alone, first["whole"])
 
 
+@pytest.mark.long
 def test_a_batch_smaller_than_the_processes_is_refused(by_two):
     for ends in by_two:
         assert ends["tiny batch"]["error"].startswith(

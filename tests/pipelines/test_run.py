@@ -198,6 +198,7 @@ def refused(promoted, catalogue) -> tuple[Path, str, dict, subprocess.CompletedP
     return out, champion, earlier, done
 
 
+@pytest.mark.long
 def test_a_worse_candidate_is_refused_and_kept(refused):
     out, champion, _, done = refused
     registry = Registry(out / "registry")
@@ -211,6 +212,7 @@ def test_a_worse_candidate_is_refused_and_kept(refused):
     assert verdict["promoted"] is False
 
 
+@pytest.mark.long
 def test_a_catalogue_heard_in_shards_is_heard_and_judged_the_same(refused):
     """Each clip once, by one of the shards; what was trained on one pass scores as it did then."""
     out, _, earlier, done = refused
@@ -237,6 +239,7 @@ def test_a_catalogue_heard_in_shards_is_heard_and_judged_the_same(refused):
         assert now[model]["metrics"] == before[model]["metrics"]
 
 
+@pytest.mark.long
 def test_a_champion_of_another_front_end_hears_the_songs_its_own_way(promoted, tmp_path):
     from components.evaluate_encoder.evaluating import evaluate_bundles
     from components.journal import Journal

@@ -9,6 +9,7 @@ from benchmarks.serving_memory import MIB, MOST_GROWTH_BYTES, growth_bytes
 N_REQUESTS = 280
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("leak_bytes", [0, MIB // 2])
 def test_memory_stays_where_it_is_from_mid_run_and_a_leak_is_caught(
     registry_root: Path, leak_bytes: int

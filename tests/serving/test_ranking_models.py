@@ -232,6 +232,7 @@ def test_a_new_song_is_recommended_from_the_answer_on_and_after_a_restart(tmp_pa
     assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
     folder, bundle, server = world
     transformer = Server(

@@ -4,6 +4,7 @@ import threading
 from collections import defaultdict
 
 import numpy as np
+import pytest
 
 from needledrop.promotion.registry import Registry
 from tests.serving.ranking_world import make_world, publish
@@ -11,6 +12,7 @@ from tests.serving.test_ranking_models import CLIP, audio
 from tests.serving.world import Server, make_bundle, register, wait_for
 
 
+@pytest.mark.long
 def test_versions_swap_under_load_and_no_answer_fails_or_mixes_them(tmp_path):
     bundles = {}
     first = make_world(tmp_path, seed=1)

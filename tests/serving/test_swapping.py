@@ -68,6 +68,7 @@ class Clients:
             self.answers.append((answer.status, answer.json))
 
 
+@pytest.mark.long
 def test_promotions_back_and_forth_under_load(
     swapping: Server, folder: Path, bundles: list[Bundle], wav: bytes, other_wav: bytes
 ) -> None:
@@ -100,6 +101,7 @@ def test_promotions_back_and_forth_under_load(
     wait_for(lambda: swapping.metric("needledrop_bundles_held") == 1, swapping.process)
 
 
+@pytest.mark.long
 def test_a_bundle_that_fails_its_rehearsal_is_refused_once(
     swapping: Server, folder: Path, bundles: list[Bundle], wav: bytes
 ) -> None:
