@@ -4,7 +4,7 @@
 # make test-long     those that take minutes each: more whole runs, several processes, soaks
 # make test-engines  those that need Redis, Postgres or Java (apt-get install redis-server postgresql openjdk-17-jre-headless)
 # make test-docker   those that need Docker and the images
-# make images  the images that the steps and the predictor run in (needs Docker)
+# make images  the images that the steps, the predictor and the transformer run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline
 # make lock    resolve the dependencies again
 

@@ -161,6 +161,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictor_host", default="", help=argparse.SUPPRESS)
     parser.add_argument("--predictor_protocol", default="", help=argparse.SUPPRESS)
     parser.add_argument("--model_name", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--http_port", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--version",
         default=os.environ.get("NEEDLEDROP_VERSION"),

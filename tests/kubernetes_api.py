@@ -77,6 +77,7 @@ class Troubles:
     lag_reads: int = 0  # reads until the controller takes up a change
     never_ready: set[str] = field(default_factory=set)  # versions
     stays_old: set[str] = field(default_factory=set)  # promoted versions whose pods don't come
+    transformer_waits: bool = False  # nothing is online that it could rank with
     old_answers: int = 0  # answers of old pods after a promotion
     answers: dict[str, str] = field(default_factory=dict)  # version -> 500, other, nan, short, text
     on_patch: Any = None  # called after each patch
@@ -295,19 +296,32 @@ class KubernetesApi:
         predictor, host = thing["spec"]["predictor"], f"{name}-predictor.{namespace}.{DOMAIN}"
         version = version_of(predictor["model"])
         before = thing.get("status", {})
-        was_ready = any(one["status"] == "True" for one in before.get("conditions", []))
+        was_ready = any(
+            one["status"] == "True"
+            for one in before.get("conditions", [])
+            if one["type"] == "PredictorReady"
+        )
         mode = thing["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
         # A Deployment that has old pods stays available while new ones don't come.
         is_ready = (was_ready and mode == "Standard") or version not in self.troubles.never_ready
-        ready = {"type": "Ready", "status": "True"}
+        conditions = [{"type": "PredictorReady", "status": "True"}]
         if not is_ready:
-            ready |= {"status": "False", "reason": "PredictorNotReady", "message": "no pod is up"}
+            why = {"reason": "PredictorNotReady", "message": "no pod is up"}
+            conditions = [{"type": "PredictorReady", "status": "False", **why}]
+        if thing["spec"].get("transformer"):
+            waits = str(not self.troubles.transformer_waits)
+            conditions.append({"type": "TransformerReady", "status": waits})
+        worst = next((one for one in conditions if one["status"] == "False"), conditions[0])
+        conditions.append({**worst, "type": "Ready"})
         port = self.pods_port or self._pods.server_port
+        door = host.replace("-predictor.", "-transformer.") if len(conditions) > 2 else host
+        if len(conditions) > 2 and mode == "Knative":
+            door = f"{name}.{namespace}.{DOMAIN}"
         status: dict[str, Any] = {
             "observedGeneration": thing["metadata"]["generation"],
             "deploymentMode": mode,
-            "address": {"url": f"http://{host}:{port}"},
-            "conditions": [ready],
+            "address": {"url": f"http://{door}:{port}"},
+            "conditions": conditions,
         }
         if version is None or (
             is_ready and version not in self.troubles.stays_old | (self.troubles.never_ready)

@@ -24,7 +24,8 @@ class DeployConfig:
         namespace: of the InferenceService; empty for the namespace that the step runs in.
         predictor_name: of the InferenceService.
         deployment_mode: of KServe: "Standard" or "Knative".
-        canary_share: of the traffic that a new version gets until it has passed its check.
+        canary_share: of the traffic that a new version gets until it has passed its check; none
+            behind a transformer in Standard mode.
         predictor_image: of the predictor; empty for the ServingRuntime's own.
         deploy_timeout_seconds: for each of the two waits: the canary's and the promoted version's.
         poll_seconds: between two looks at the cluster.
@@ -59,7 +60,7 @@ class DeployConfig:
             )
         if any(character.isspace() for character in self.predictor_image):
             raise ConfigRejected(
-                "DeployConfig.predictor_image: expected an image such as needledrop-serving:0.1.0, "
+                "DeployConfig.predictor_image: expected an image such as needledrop-serve:0.1.0, "
                 f"got {self.predictor_image!r}"
             )
         if not 1 <= self.deploy_timeout_seconds <= 86_400:

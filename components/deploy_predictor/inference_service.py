@@ -6,6 +6,9 @@ serves: ``spec.predictor.model.args``, ``spec.canary`` and the annotations ``nee
 
 KServe takes a canary in Standard mode only beside a ``model``; a stable predictor of plain
 ``containers`` with a canary is refused by its webhook.
+
+Where the InferenceService has a transformer, its address is the transformer's, and so is everyone's
+traffic; a version is asked at its predictor's own address all the same.
 """
 
 import json
@@ -138,7 +141,22 @@ def served_at_once(release: Release, config: DeployConfig) -> Json:
     }
 
 
-def with_canary(release: Release, config: DeployConfig) -> Json:
+def has_transformer(service: Json) -> bool:
+    """Tell whether requests go to a transformer, which asks the stable predictor."""
+    return bool(service["spec"].get("transformer"))
+
+
+def canary_percent(service: Json, config: DeployConfig) -> int:
+    """Return the share of the traffic that a canary gets.
+
+    None behind a transformer in Standard mode: the gateway knows the transformer alone, which ranks
+    with the factors of one bundle and could do nothing with a canary's. (A KServe before its pull
+    request 5944 would send the share past the transformer, to a predictor that knows no listeners.)
+    """
+    return 0 if has_transformer(service) and mode_of(service) != KNATIVE else config.canary_percent
+
+
+def with_canary(release: Release, config: DeployConfig, present: Json) -> Json:
     """Return the patch that gives a version its first share of the traffic.
 
     In Standard mode the annotations go to the canary alone: those of the InferenceService are
@@ -148,12 +166,15 @@ def with_canary(release: Release, config: DeployConfig) -> Json:
         predictor = {"canaryTrafficPercent": config.canary_percent, "model": release.model}
         annotations = release.annotations | _routing(config)
         return {"metadata": {"annotations": annotations}, "spec": {"predictor": predictor}}
-    predictor = {
+    predictor: Json = {
         "name": release.canary_name,
         "annotations": release.annotations,
         "model": release.model,
     }
-    canary = {"trafficPercent": config.canary_percent, "predictor": predictor}
+    share = canary_percent(present, config)
+    if not share:
+        predictor["minReplicas"] = 1  # else KServe derives it from the share
+    canary = {"trafficPercent": share, "predictor": predictor}
     return {"spec": {"canary": [canary]}}
 
 
@@ -219,14 +240,16 @@ def canary_url(service: Json, namespace: str, release: Release) -> str | None:
 def _url_of(service: Json, namespace: str, name: str) -> str:
     """Name a Service of KServe's as the status names the stable one: same port, same domain.
 
-    KServe's Services are headless by default and then answer on the container's own port.
+    KServe's Services are headless by default and then answer on the container's own port. With a
+    transformer the status names that one's Service, or in Knative mode the one before both.
     """
     known = urlsplit(((service.get("status") or {}).get("address") or {}).get("url") or "")
     if not known.hostname:
         return f"http://{name}.{namespace}.svc.cluster.local"
     host = known.hostname
     first, dot, rest = host.partition(".")
-    if first == f"{service['metadata']['name']}-predictor":
+    own = service["metadata"]["name"]
+    if first in (f"{own}-predictor", f"{own}-transformer") or has_transformer(service):
         host = name + dot + rest
     port = f":{known.port}" if known.port else ""
     return urlunsplit((known.scheme, host + port, "", "", ""))

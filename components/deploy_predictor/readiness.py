@@ -4,13 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from components.deploy_predictor.config import KNATIVE
-from components.deploy_predictor.inference_service import CONTAINER, Json, mode_of
+from components.deploy_predictor.inference_service import CONTAINER, Json, has_transformer, mode_of
 
 _SPEAKING = ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError")
 
 
 def reason_not_ready(service: Json, generation: int, canary: str | None = None) -> str:
     """Say why a service isn't ready; empty where it is.
+
+    Of one with a transformer the predictor alone is waited for: the transformer is ready once
+    factors are online, and they go there after a version's check.
 
     Args:
         service: as the API server answers it.
@@ -22,7 +25,7 @@ def reason_not_ready(service: Json, generation: int, canary: str | None = None) 
     if observed < generation:
         return f"KServe has taken up generation {observed} of {generation}"
     conditions = {one["type"]: one for one in status.get("conditions") or []}
-    ready = conditions.get("Ready", {})
+    ready = conditions.get("PredictorReady" if has_transformer(service) else "Ready", {})
     if ready.get("status") != "True":
         return _first_sentence(_failures(status, conditions)) or "KServe has not said why"
     if mode_of(service) == KNATIVE:

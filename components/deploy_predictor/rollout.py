@@ -10,6 +10,7 @@ from components.deploy_predictor.config import STANDARD, DeployConfig
 from components.deploy_predictor.inference_service import (
     Json,
     Release,
+    canary_percent,
     canary_url,
     mode_of,
     new_service,
@@ -136,11 +137,10 @@ class Rollout:
         if not is_serving(present):
             self.say(f"{self._where} serves nothing now: it gets {self.version} at once")
             return served_at_once(self._release, self._config)
-        self.say(
-            f"{self._where}: {self._release.version} is tried with "
-            f"{self._config.canary_percent}% of the traffic"
-        )
-        return with_canary(self._release, self._config)
+        share = canary_percent(present, self._config)
+        how = f"with {share}% of the traffic" if share else "beside it, without traffic"
+        self.say(f"{self._where}: {self._release.version} is tried {how}")
+        return with_canary(self._release, self._config, present)
 
     def _promotion(self, present: Json | None) -> Json | None:
         if present is None:

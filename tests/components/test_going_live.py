@@ -202,7 +202,9 @@ def test_a_rollback_ends_a_deployment_that_was_killed_half_way(world):
     world.deploy(1)
     killed = world.add(2)
     world.api.patch(
-        with_canary(release_of(killed, world), DeployConfig(deploy_to="kserve")),
+        with_canary(
+            release_of(killed, world), DeployConfig(deploy_to="kserve"), world.api.object()
+        ),
     )
     world.registry.promote(killed.version, expected_champion=world.bundle[1].version)
     assert world.state()[2] is True

@@ -9,10 +9,11 @@ from components.deploy_predictor.inference_service import canary_url, stable_url
 from needledrop.errors import DeployFailed
 from serving.schema import MODEL_NAME
 from tests.components.cluster import SOON, join, release, rollout, serve
-from tests.kubernetes_api import TOKEN, KubernetesApi, running, version_of
+from tests.kubernetes_api import TOKEN, KubernetesApi, running, version_of, wait_until
 
 OLD, NEW = release("old"), release("new")
 STABLE = "needledrop-predictor.music.svc.cluster.local"
+TRANSFORMER = {"containers": [{"name": "kserve-container", "image": "needledrop-serve:0.1.0"}]}
 CANARY = f"needledrop-{NEW.canary_name}-predictor.music.svc.cluster.local"
 
 
@@ -69,14 +70,14 @@ def test_the_first_version_is_made_whole(api, lines):
 
 def test_a_new_version_comes_as_a_canary_and_is_promoted(api, lines):
     serve(api, OLD)
-    one = rollout(api, release("new", image="needledrop-serving:2"), lines, canary_share=0.2)
+    one = rollout(api, release("new", image="needledrop-serve:2"), lines, canary_share=0.2)
     one.try_candidate()
     tried = api.object()
     assert stable_version(api) == "old"
     [canary] = tried["spec"]["canary"]
     assert canary["trafficPercent"] == 20
     assert canary["predictor"]["name"] == NEW.canary_name
-    assert canary["predictor"]["model"]["image"] == "needledrop-serving:2"
+    assert canary["predictor"]["model"]["image"] == "needledrop-serve:2"
     assert canary["predictor"]["annotations"]["needledrop.io/version"] == "new"
     # What is annotated on the whole is handed to the stable pods, and would start them anew.
     assert tried["metadata"]["annotations"]["needledrop.io/version"] == "old"
@@ -328,7 +329,7 @@ def test_another_runs_canary_is_left_alone(api, lines):
 
     def other_run_takes_over(api: KubernetesApi) -> None:
         api.troubles.on_patch = None
-        api.patch(with_canary(other, DeployConfig()))
+        api.patch(with_canary(other, DeployConfig(), api.object()))
 
     api.troubles.lag_reads = 2
     api.troubles.on_patch = other_run_takes_over
@@ -491,12 +492,91 @@ def test_a_revision_that_is_not_the_newest_is_not_ready(api, lines):
 
 
 def test_addresses_keep_the_port_and_domain_that_the_status_names():
-    thing = {"metadata": {"name": "n"}, "status": {}}
+    thing = {"metadata": {"name": "n"}, "spec": {}, "status": {}}
     assert stable_url(thing, "music") == "http://n-predictor.music.svc.cluster.local"
     thing["status"]["address"] = {"url": "http://n-predictor.music.svc.example:8080/v2"}
     assert stable_url(thing, "music") == "http://n-predictor.music.svc.example:8080"
     expected = f"http://n-{NEW.canary_name}-predictor.music.svc.example:8080"
     assert canary_url(thing, "music", NEW) == expected
+
+
+def behind_a_transformer(api: KubernetesApi, **settings) -> None:
+    """Have the old version serve, asked by a transformer."""
+    serve(api, OLD, **settings)
+    api.patch({"spec": {"transformer": TRANSFORMER}})
+    wait_until(lambda: "-predictor" not in api.object()["status"]["address"]["url"])
+    api.writes.clear()
+
+
+def test_behind_a_transformer_a_canary_is_asked_at_its_own_door_and_gets_no_traffic(api, lines):
+    behind_a_transformer(api)
+    address = api.object()["status"]["address"]["url"]
+    assert address.startswith("http://needledrop-transformer.music.svc.cluster.local:")
+    one = rollout(api, NEW, lines, canary_share=0.2)
+    one.try_candidate()
+    [canary] = api.object()["spec"]["canary"]
+    assert canary["trafficPercent"] == 0
+    assert canary["predictor"]["minReplicas"] == 1
+    assert api.asked == [CANARY]
+    one.promote()
+    assert stable_version(api) == "new"
+    assert api.object()["spec"]["transformer"] == TRANSFORMER
+    assert set(api.asked[1:]) == {STABLE}
+    assert any("is tried beside it, without traffic" in line for line in lines)
+
+
+def test_a_wrong_canary_behind_a_transformer_is_taken_away(api, lines):
+    behind_a_transformer(api)
+    api.troubles.answers["new"] = "nan"
+    assert "finite factors" in refusal(api, lines)
+    assert stable_version(api) == "old"
+    assert not api.object()["spec"].get("canary")
+    assert api.object()["spec"]["transformer"] == TRANSFORMER
+
+
+def test_the_first_version_does_not_wait_for_a_transformer_that_waits_for_its_factors(api, lines):
+    """The transformer is ready once factors are online, and they go there after the check."""
+    api.troubles.transformer_waits = True
+    api.troubles.never_ready = {None}
+    api.put(
+        {
+            "apiVersion": "serving.kserve.io/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {
+                "name": "needledrop",
+                "namespace": "music",
+                "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
+            },
+            "spec": {
+                "predictor": {"model": {"modelFormat": {"name": "needledrop"}}},
+                "transformer": TRANSFORMER,
+            },
+        }
+    )
+    one = rollout(api, NEW, lines)
+    one.try_candidate()
+    one.promote()
+    assert stable_version(api) == "new"
+    ready = {thing["type"]: thing["status"] for thing in api.object()["status"]["conditions"]}
+    assert ready == {"PredictorReady": "True", "TransformerReady": "False", "Ready": "False"}
+    assert set(api.asked) == {STABLE}
+
+
+def test_a_predictor_behind_a_transformer_that_never_gets_ready_says_why(api, lines):
+    behind_a_transformer(api)
+    api.troubles.never_ready = {"new"}
+    assert "no available pod" in refusal(api, lines, **SOON)
+    assert stable_version(api) == "old"
+
+
+def test_knative_asks_the_predictor_behind_a_transformer(api, lines):
+    behind_a_transformer(api, deployment_mode="Knative")
+    one = rollout(api, NEW, lines, deployment_mode="Knative")
+    one.try_candidate()
+    one.promote()
+    assert stable_version(api) == "new"
+    assert api.asked[0] == f"latest-{STABLE}"
+    assert set(api.asked[1:]) == {STABLE}
 
 
 def test_two_namespaces_stand_side_by_side(api, lines):

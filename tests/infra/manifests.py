@@ -11,7 +11,17 @@ import yaml
 
 KUSTOMIZE = Path(__file__).parents[2] / "infra" / "kustomize"
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
-FUNCTIONS = {"absent", "count", "histogram_quantile", "increase", "max", "rate", "sum", "time"}
+FUNCTIONS = {
+    "absent",
+    "count",
+    "histogram_quantile",
+    "increase",
+    "max",
+    "min",
+    "rate",
+    "sum",
+    "time",
+}
 WORDS = {"by", "unless", "and", "or", "on"}
 
 

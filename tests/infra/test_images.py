@@ -3,6 +3,7 @@
 Needs Docker and what ``make images`` builds; ``infra/images/local_engine.sh`` prepares an engine.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +28,13 @@ from needledrop.factors.wmf import Factors, WmfConfig, learn_factors, wmf_loss
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
+from tests.serving.ranking_world import make_world
+from tests.serving.world import wav_bytes, waveform
 
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
+SERVE = "needledrop-serve:0.1.0"
 # One thread here as in the containers: sums in another order differ in their last bits.
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = (
@@ -151,13 +156,13 @@ def test_images_run_as_a_numbered_user_and_carry_no_compiler_and_no_cache(name):
 
 
 def test_the_serving_image_is_small_and_knows_its_health():
-    about = json.loads(docker("image", "inspect", "needledrop-serve:0.1.0"))[0]
+    about = json.loads(docker("image", "inspect", SERVE))[0]
     assert about["Size"] < 2.5e9
     assert "latent-factors/ready" in " ".join(about["Config"]["Healthcheck"]["Test"])
     absent = docker(
-        "run", "--rm", "--network=none", "--entrypoint=python3", "needledrop-serve:0.1.0", "-c",
+        "run", "--rm", "--network=none", "--entrypoint=python3", SERVE, "-c",
         "from importlib.util import find_spec as f; "
-        "print([n for n in ('kfp', 'great_expectations', 'matplotlib', 'triton') if f(n)])",
+        "print([n for n in ('kfp', 'great_expectations', 'matplotlib', 'triton', 'mypy') if f(n)])",
     )  # fmt: skip
     assert absent == "[]"
 
@@ -266,20 +271,35 @@ def test_the_spark_image_runs_any_other_command_as_it_is():
     assert said == "42"
 
 
+def started(*arguments: str) -> str:
+    """Start the serving image as a cluster does; return the container."""
+    return docker(
+        "run", "--detach", "--network=host", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
+        "--user=10001:10001", *arguments,
+    )  # fmt: skip
+
+
+def wait_until_healthy(container: str) -> None:
+    health = ""
+    for _ in range(90):
+        health = docker("inspect", "--format", "{{.State.Health.Status}}", container)
+        if health == "healthy":
+            return
+        time.sleep(1)
+    logs = subprocess.run(
+        ["docker", "logs", container], capture_output=True, text=True, check=False
+    )
+    raise AssertionError(f"{health}: {logs.stdout}{logs.stderr}")
+
+
 def test_the_serving_container_becomes_healthy_and_answers(demo, in_containers):
     http_port, grpc_port = free_ports(2)
-    container = docker(
-        "run", "--detach", "--network=host", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
+    container = started(
         f"--env=NEEDLEDROP_HTTP_PORT={http_port}", f"--env=NEEDLEDROP_GRPC_PORT={grpc_port}",
-        f"--volume={in_containers / 'registry'}:/registry:ro", "needledrop-serve:0.1.0",
+        f"--volume={in_containers / 'registry'}:/registry:ro", SERVE,
     )  # fmt: skip
     try:
-        for _ in range(90):
-            health = docker("inspect", "--format", "{{.State.Health.Status}}", container)
-            if health == "healthy":
-                break
-            time.sleep(1)
-        assert health == "healthy", docker("logs", container)
+        wait_until_healthy(container)
         clip = next(path for path in sorted((demo / "audio").rglob("*")) if path.is_file())
         done = call("serving", "ask", "--url", f"http://127.0.0.1:{http_port}", clip)
         assert done.returncode == 0, done.stderr
@@ -287,3 +307,52 @@ def test_the_serving_container_becomes_healthy_and_answers(demo, in_containers):
         assert champion in done.stdout
     finally:
         docker("rm", "--force", container)
+
+
+def test_the_same_image_is_the_transformer_and_asks_the_predictor(tmp_path):
+    """With the arguments that the manifests and KServe give it, and a store in a folder."""
+    bundle = make_world(tmp_path, seed=1)
+    subprocess.run(["chmod", "-R", "a+rwX", str(tmp_path)], check=True)  # for the image's user
+    tmp_path.parent.chmod(0o755)
+    ports = free_ports(4)
+    containers = []
+    try:
+        containers.append(started(
+            f"--env=NEEDLEDROP_HTTP_PORT={ports[0]}", f"--env=NEEDLEDROP_GRPC_PORT={ports[1]}",
+            f"--volume={tmp_path / 'registry'}:/registry:ro", SERVE,
+        ))  # fmt: skip
+        containers.append(started(
+            "--env=NEEDLEDROP_STORE=/store", f"--volume={tmp_path / 'store'}:/store",
+            f"--env=NEEDLEDROP_HTTP_PORT={ports[2]}", "--entrypoint=python", SERVE,
+            "-m", "serving", f"--predictor=http://127.0.0.1:{ports[0]}",
+            "--http_port", str(ports[2]), "--grpc-port", str(ports[3]),
+            "--model_name", "needledrop", "--predictor_host", "needledrop-predictor.music",
+        ))  # fmt: skip
+        for container in containers:
+            wait_until_healthy(container)
+        (songs,) = asked(ports[2], "recommend", {"user_id": "user05"})
+        assert songs["bundle"] == bundle.fingerprint
+        assert songs["fallback"] is None
+        assert {song["song_id"] for song in songs["songs"]} <= set(bundle.catalogue.song_ids)
+        clip = base64.b64encode(wav_bytes(waveform(4, seed=11))).decode()
+        (through,) = asked(ports[2], "latent-factors", {"audio": clip})
+        (itself,) = asked(ports[0], "latent-factors", {"audio": clip})
+        assert through["bundle"] == bundle.fingerprint
+        np.testing.assert_allclose(through["factors"], itself["factors"], rtol=1e-5)
+        (added,) = asked(ports[2], "new-songs", {"song_id": "SOnew", "audio": clip})
+        assert added["added"] is True
+        (alike,) = asked(ports[2], "similar", {"song_id": "SOnew"})
+        assert alike["unknown"] == []
+    finally:
+        for container in containers:
+            docker("rm", "--force", container)
+
+
+def asked(port: int, model: str, instance: dict) -> list[dict]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/models/{model}:predict",
+        json.dumps({"instances": [instance]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["predictions"]

@@ -1,8 +1,10 @@
 """Every overlay builds; every object is one that its API takes, and what one names is there."""
 
 import copy
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -11,13 +13,15 @@ import yaml
 
 from components.deploy_predictor import answer_check
 from components.deploy_predictor.inference_service import CONTAINER, RUNTIME, SERVICE_ACCOUNT
-from serving.__main__ import _serve_parser
+from serving.__main__ import _predictor_url, _serve_parser
+from serving.ranking_models import RecommendModel
 from tests.components.cluster import SOON, join, release, rollout
 from tests.infra.manifests import KUSTOMIZE, OVERLAYS, of_kind, only, rendered
 from tests.kubernetes_api import running, schema_of, version_of
 
 CUSTOM = ("serving.kserve.io", "monitoring.coreos.com")
 KUBERNETES = "1.32"
+MAKEFILE = Path(__file__).parents[2] / "Makefile"
 
 
 def is_custom(thing: dict) -> bool:
@@ -26,11 +30,16 @@ def is_custom(thing: dict) -> bool:
 
 def pod_specs(overlay: str) -> list[dict]:
     runtimes = [one["spec"] for one in of_kind(overlay, "ServingRuntime")]
-    return runtimes + [
-        one["spec"]["template"]["spec"]
-        for kind in ("Deployment", "StatefulSet")
-        for one in of_kind(overlay, kind)
-    ]
+    transformers = [one["spec"]["transformer"] for one in of_kind(overlay, "InferenceService")]
+    return (
+        runtimes
+        + transformers
+        + [
+            one["spec"]["template"]["spec"]
+            for kind in ("Deployment", "StatefulSet")
+            for one in of_kind(overlay, kind)
+        ]
+    )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -60,7 +69,7 @@ def test_every_custom_resource_is_valid_by_its_schema(overlay):
 
 
 def test_a_misspelt_field_is_refused():
-    budget = copy.deepcopy(only("local", "PodDisruptionBudget"))
+    budget = copy.deepcopy(only("local", "PodDisruptionBudget", "needledrop-predictor"))
     budget["spec"]["maxUnavailabel"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(budget, KUBERNETES, strict=True)
@@ -85,13 +94,13 @@ def test_no_secret_is_in_git_and_every_one_that_is_named_is_documented(overlay):
             keys = [
                 one["valueFrom"]["secretKeyRef"]["name"]
                 for one in container.get("env", [])
-                if "valueFrom" in one
+                if "secretKeyRef" in one.get("valueFrom", {})
             ]
             named |= {*sources, *keys}
             for one in container.get("env", []):
                 if any(word in one["name"] for word in ("PASSWORD", "SECRET", "TOKEN", "KEY")):
                     assert "value" not in one
-    assert "needledrop-object-store" in named
+    assert named >= {"needledrop-object-store", "needledrop-redis", "needledrop-postgres"}
     documented = (KUSTOMIZE / "README.md").read_text(encoding="utf-8")
     assert [name for name in named if f"`{name}`" not in documented] == []
     plain = {key for one in of_kind(overlay, "ConfigMap") for key in one.get("data", {})}
@@ -154,44 +163,199 @@ def test_the_manifests_leave_to_the_step_what_is_the_steps(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_scaling_is_of_kserves_deployment_and_nobody_elses(overlay):
+def test_the_transformer_starts_with_what_the_manifests_and_kserve_give_it(overlay):
     service = only(overlay, "InferenceService")
-    scaler = only(overlay, "HorizontalPodAutoscaler")
-    assert scaler["spec"]["scaleTargetRef"]["name"] == f"{service['metadata']['name']}-predictor"
+    transformer = service["spec"]["transformer"]
+    [container] = transformer["containers"]
+    assert container["name"] == CONTAINER
+    # KServe appends its own arguments, except those that are there.
+    assert "--http_port" in container["args"]
+    appended = ["--model_name", "needledrop", "--predictor_host", "needledrop-predictor.music"]
+    options = _serve_parser().parse_args([*container["args"], *appended])
+    door = only(overlay, "Service", "needledrop-predictor-stable")
+    assert _predictor_url(options) == f"http://{door['metadata']['name']}"
+    assert door["spec"]["selector"] == {"app": "isvc.needledrop-predictor"}
+    [runtime] = only(overlay, "ServingRuntime")["spec"]["containers"]
+    [port] = door["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (80, runtime["ports"][0]["containerPort"])
+    assert [options.http_port, options.grpc_port] == [
+        one["containerPort"] for one in container["ports"]
+    ]
+    assert options.grace_seconds < transformer["terminationGracePeriodSeconds"]
+    probe = container["readinessProbe"]["httpGet"]
+    assert probe == {"path": f"/v2/models/{RecommendModel.form.model}/ready", "port": 8080}
+    [volume] = transformer["volumes"]
+    assert "emptyDir" in volume
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]
+    account = only(overlay, "ServiceAccount", transformer["serviceAccountName"])
+    assert account["automountServiceAccountToken"] is False
+    bound = [
+        subject["name"] for one in of_kind(overlay, "RoleBinding") for subject in one["subjects"]
+    ]
+    assert account["metadata"]["name"] not in bound
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_role_gets_its_own_addresses_and_not_the_others(overlay):
+    """With a registry and a predictor both, or a store too many, the server would not start."""
+    maps = {one["metadata"]["name"]: one.get("data", {}) for one in of_kind(overlay, "ConfigMap")}
+    [transformer] = only(overlay, "InferenceService")["spec"]["transformer"]["containers"]
+    [predictor] = only(overlay, "ServingRuntime")["spec"]["containers"]
+
+    def given(container: dict) -> set[str]:
+        whole = [
+            one["configMapRef"]["name"] for one in container["envFrom"] if "configMapRef" in one
+        ]
+        return {key for name in whole for key in maps[name]} | {
+            one["name"] for one in container["env"]
+        }
+
+    assert "NEEDLEDROP_REGISTRY" in given(predictor)
+    assert not given(predictor) & {"NEEDLEDROP_STORE", "NEEDLEDROP_REDIS", "NEEDLEDROP_POSTGRES"}
+    needed = {"NEEDLEDROP_STORE", "NEEDLEDROP_REDIS", "NEEDLEDROP_POSTGRES", "AWS_REGION"}
+    assert given(transformer) >= needed
+    assert "NEEDLEDROP_REGISTRY" not in given(transformer)
+    for one in transformer["env"]:
+        source = one.get("valueFrom", {}).get("configMapKeyRef")
+        if source and not source.get("optional"):
+            assert source["key"] in maps[source["name"]]
+
+
+@pytest.mark.parametrize("role", ["predictor", "transformer"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_scaling_is_of_kserves_deployment_and_nobody_elses(overlay, role):
+    service, name = only(overlay, "InferenceService"), f"needledrop-{role}"
+    scaler = only(overlay, "HorizontalPodAutoscaler", name)
+    assert scaler["spec"]["scaleTargetRef"]["name"] == f"{service['metadata']['name']}-{role}"
     annotations = service["metadata"]["annotations"]
     assert annotations["serving.kserve.io/autoscalerClass"] == "external"
-    least = service["spec"]["predictor"]["minReplicas"]
+    least = service["spec"][role]["minReplicas"]
     assert least == scaler["spec"]["minReplicas"] < scaler["spec"]["maxReplicas"]
-    budget = only(overlay, "PodDisruptionBudget")
-    label = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
-    assert budget["spec"]["selector"]["matchLabels"] == label
-    assert only(overlay, "PodMonitor")["spec"]["selector"]["matchLabels"] == label
-    assert only(overlay, "NetworkPolicy", "predictor")["spec"]["podSelector"] == {
-        "matchLabels": label
-    }
-    [container] = only(overlay, "ServingRuntime")["spec"]["containers"]
-    [endpoint] = only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"]
-    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    for kind, named in (
+        ("PodDisruptionBudget", name),
+        ("PodMonitor", name),
+    ):
+        assert only(overlay, kind, named)["spec"]["selector"]["matchLabels"] == pods_of(role)
+    policy = only(overlay, "NetworkPolicy", role)
+    assert policy["spec"]["podSelector"] == {"matchLabels": pods_of(role)}
+    [endpoint] = only(overlay, "PodMonitor", name)["spec"]["podMetricsEndpoints"]
+    [runtime] = only(overlay, "ServingRuntime")["spec"]["containers"]
+    [container] = service["spec"]["transformer"]["containers"]
+    for one in (runtime, container):
+        assert endpoint["port"] in {port["name"] for port in one["ports"]}
+
+
+def pods_of(role: str) -> dict[str, str]:
+    """The labels that KServe gives the pods of a role; a canary's are a predictor's."""
+    return {"serving.kserve.io/inferenceservice": "needledrop", "component": role}
+
+
+def reached(rules: list[dict], side: str) -> list[tuple]:
+    """Each rule's peer, in short, and its ports."""
+    found = []
+    for rule in rules:
+        [peer] = rule[side]
+        pods = peer.get("podSelector", {}).get("matchLabels", {})
+        space = peer.get("namespaceSelector", {}).get("matchLabels", {})
+        who = pods.get("component") or "".join([*space.values(), *pods.values()]) or "anywhere"
+        found.append((who, [port["port"] for port in rule["ports"]]))
+    return found
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nobody_speaks_to_anybody_except_as_said(overlay):
     deny = only(overlay, "NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    rules = only(overlay, "NetworkPolicy", "predictor")["spec"]
-    sources = [
-        (sorted(rule["from"][0]), [port["port"] for port in rule["ports"]])
-        for rule in rules["ingress"]
+    transformer = only(overlay, "NetworkPolicy", "transformer")["spec"]
+    assert reached(transformer["ingress"], "from") == [
+        ("envoy-gateway-system", [8080, 8081]),
+        ("monitoringprometheus", [8080]),
     ]
-    assert sources == [
-        (["namespaceSelector"], [8080, 8081]),  # the gateway
-        (["namespaceSelector", "podSelector"], [8080]),  # Prometheus
-        (["podSelector"], [8080]),  # the check of a canary
+    assert reached(transformer["egress"], "to") == [
+        ("predictor", [8080]),
+        ("anywhere", [443, 6379, 5432]),
     ]
+    predictor = only(overlay, "NetworkPolicy", "predictor")["spec"]
+    assert reached(predictor["ingress"], "from") == [
+        ("transformer", [8080]),
+        ("monitoringprometheus", [8080]),
+        ("true", [8080]),  # the steps, of which one asks a version before it promotes it
+    ]
+    assert reached(predictor["egress"], "to") == [("anywhere", [443])]
+    steps = only(overlay, "NetworkPolicy", "pipeline-steps")["spec"]
+    assert ("predictor", [8080]) in reached([steps["egress"][0]], "to")
     for policy in of_kind(overlay, "NetworkPolicy"):
         for rule in policy["spec"].get("ingress", []):
             assert rule["from"], policy["metadata"]["name"]
             assert rule["ports"], policy["metadata"]["name"]
+
+
+def test_in_a_trial_the_stores_let_in_who_needs_them():
+    doors = reached(only("local", "NetworkPolicy", "stores")["spec"]["ingress"], "from")
+    assert doors == [
+        ("true", [6379, 5432, 9000]),
+        ("transformer", [6379, 5432, 9000]),
+        ("predictor", [9000]),
+    ]
+    for name, role, ports in (
+        ("transformer-to-stores", "transformer", [6379, 5432, 9000]),
+        ("predictor-to-minio", "predictor", [9000]),
+    ):
+        policy = only("local", "NetworkPolicy", name)["spec"]
+        assert policy["podSelector"] == {"matchLabels": pods_of(role)}
+        [rule] = policy["egress"]
+        assert [port["port"] for port in rule["ports"]] == ports
+
+
+def own_images(things: list[dict]) -> set[str]:
+    found = set(re.findall(r"image: ?(\S*needledrop-[\w.:/-]+)", yaml.safe_dump_all(things)))
+    assert found
+    return found
+
+
+def test_every_image_of_ours_is_one_that_make_images_builds():
+    built = re.search(r"for image in ([\w ]+);", MAKEFILE.read_text(encoding="utf-8"))
+    assert built
+    names = {f"needledrop-{name}" for name in built[1].split()}
+    tag = re.search(r"^TAG \?= (\S+)", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert tag
+    things = [thing for overlay in OVERLAYS for thing in rendered(overlay)]
+    for path in sorted((KUSTOMIZE / "components").glob("*/*.yaml")):
+        things += [thing for thing in yaml.safe_load_all(path.read_text()) if thing]
+    assert own_images(things) <= {f"{name}:{tag[1]}" for name in names}
+    for path in sorted((KUSTOMIZE / "overlays").glob("*/kustomization.yaml")):
+        for image in yaml.safe_load(path.read_text()).get("images", []):
+            assert image["name"] in names
+
+
+def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transformer(tmp_path):
+    shutil.copytree(KUSTOMIZE, tmp_path / "kustomize")
+    folder = tmp_path / "kustomize" / "overlays" / "closed"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(
+        "namespace: closed\nresources: [../../base]\ncomponents: [../../components/api-keys]\n"
+    )
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+    )
+    things = [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+    [service] = [thing for thing in things if thing["kind"] == "InferenceService"]
+    schema = schema_of(service["kind"], service["apiVersion"])
+    if schema is not None:
+        jsonschema.Draft7Validator(schema).validate(service)
+    transformer = service["spec"]["transformer"]
+    [container] = transformer["containers"]
+    path = Path(_serve_parser().parse_args(container["args"]).api_keys)
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "api-keys"]
+    assert Path(mount["mountPath"]) == path.parent
+    [volume] = [one for one in transformer["volumes"] if one["name"] == "api-keys"]
+    assert volume["secret"]["secretName"] == "needledrop-api-keys"
+    assert volume["secret"]["defaultMode"] == 0o440  # the container's group may read it
+    readme = (KUSTOMIZE / "README.md").read_text(encoding="utf-8")
+    assert f"`needledrop-api-keys` | `{path.name}`" in readme
+    # The step asks the predictor without a key: it is closed by its network policy.
+    assert "api-keys" not in str(service["spec"]["predictor"])
+    assert not [thing for thing in things if thing["kind"] == "Secret"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -214,7 +378,7 @@ def test_an_overlay_of_ones_own_puts_another_namespace_beside(tmp_path):
     shutil.copytree(KUSTOMIZE / "base", tmp_path / "base")
     (folder / "kustomization.yaml").write_text(
         "namespace: podcasts\nresources: [../base]\n"
-        "images: [{name: needledrop-serving, newName: mirror/needledrop-serving, newTag: '7'}]\n"
+        "images: [{name: needledrop-serve, newName: mirror/needledrop-serve, newTag: '7'}]\n"
     )
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
@@ -223,7 +387,10 @@ def test_an_overlay_of_ones_own_puts_another_namespace_beside(tmp_path):
     spaces = {thing["metadata"].get("namespace", "podcasts") for thing in things}
     assert spaces == {"podcasts"}
     [runtime] = [thing for thing in things if thing["kind"] == "ServingRuntime"]
-    assert runtime["spec"]["containers"][0]["image"] == "mirror/needledrop-serving:7"
+    [service] = [thing for thing in things if thing["kind"] == "InferenceService"]
+    [transformer] = service["spec"]["transformer"]["containers"]
+    [predictor] = runtime["spec"]["containers"]
+    assert transformer["image"] == predictor["image"] == "mirror/needledrop-serve:7"
 
 
 def test_the_role_grants_what_the_code_calls_and_no_more(tmp_path, monkeypatch):
@@ -270,3 +437,5 @@ def test_the_steps_patches_fit_the_manifests_predictor(overlay, tmp_path, monkey
         before = only(overlay, "InferenceService")["spec"]["predictor"]
         assert model["resources"] == before["model"]["resources"]
         assert {**after["spec"]["predictor"], "model": None} == {**before, "model": None}
+        transformer = only(overlay, "InferenceService")["spec"]["transformer"]
+        assert after["spec"]["transformer"] == transformer

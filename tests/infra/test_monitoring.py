@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import components.push
 from serving import metrics
+from serving.__main__ import _serve_parser
+from serving.ranking_models import FactorsModel, RecommendModel
 from tests.components.test_push import Gateway
 from tests.infra.manifests import (
     KUSTOMIZE,
@@ -112,6 +114,47 @@ def test_alerts_name_kinds_that_a_predictor_can_answer(overlay):
     }
     assert kinds
     assert kinds <= set(metrics.STATUS_OF_KIND)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_label_values_in_expressions_are_ones_that_the_code_has(overlay):
+    boards = [json.loads(path.read_text(encoding="utf-8")) for path in DASHBOARDS]
+    expressions = [rule["expr"] for rule in rules(overlay)] + [
+        target["expr"]
+        for board in boards
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ]
+    jobs = {f"needledrop-{role}" for role in ("predictor", "transformer")}
+    assert {one["metadata"]["name"] for one in of_kind(overlay, "PodMonitor")} == jobs
+    known = {
+        "stage": set(metrics.STAGES),
+        "kind": set(metrics.STATUS_OF_KIND) | labels_of(metrics.FALLBACKS),
+        "outcome": labels_of(metrics.STORE_READS) | labels_of(metrics.BUNDLE_LOADS),
+        "model": {form.form.model for form in (RecommendModel, FactorsModel)},
+        "job": jobs,
+    }
+    seen = set()
+    for expression in expressions:
+        for label, values in re.findall(r'(\w+)=~?"([^"]+)"', expression):
+            if label in known:
+                assert {one.removeprefix(".+/") for one in values.split("|")} <= known[label]
+                seen.add(label)
+    assert seen == known.keys()
+
+
+def labels_of(metric: prometheus_client.metrics.MetricWrapperBase) -> set[str]:
+    """The values of a metric's one label that are there from the start."""
+    return {sample.labels[metric._labelnames[0]] for sample in metric.collect()[0].samples}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_staleness_is_alerted_after_the_answers_say_so(overlay):
+    [rule] = [one for one in rules(overlay) if one["alert"] == "NeedledropStoreStale"]
+    threshold = float(rule["expr"].rpartition(">")[2])
+    options = _serve_parser().parse_args([])
+    longest_pause = 30  # between two looks at a store that is away: the gauge is set at each
+    assert threshold > options.stale_seconds + longest_pause
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
