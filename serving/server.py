@@ -32,6 +32,8 @@ from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
 from serving.memory import Memory
 from serving.model import ServedModel, UnreadBody
+from serving.page.clips import LocalClips
+from serving.page.routes import PageRoutes, PageSources
 from serving.predictor import FactorPredictor
 from serving.ranking_models import (
     FactorsModel,
@@ -56,6 +58,7 @@ class ServerConfig:
         predictor_url: where another server runs the network.
         predictor_key: shown to it, where it asks for one.
         version: the version that answers in the champion's place, whatever is promoted.
+        clips: of the catalogue's songs, that the page at ``/`` plays.
         host: address to listen on, for HTTP and gRPC.
         http_port: for REST and ``/metrics``.
         grpc_port: None for no gRPC.
@@ -74,6 +77,7 @@ class ServerConfig:
     predictor_url: str | None = None
     predictor_key: str | None = None
     version: str | None = None
+    clips: LocalClips = field(default_factory=LocalClips)
     host: str = "0.0.0.0"  # noqa: S104  (a container is asked from outside)
     http_port: int = 8080
     grpc_port: int | None = 8081
@@ -128,7 +132,7 @@ class _Parts(AbstractContextManager["_Parts"]):
         self.follower: ChampionFollower | None = None
         self.memory: Memory | None = None
         self.models: list[ServedModel] = []
-        self._scorer: Scorer | None = None
+        self.scorer: Scorer | None = None
         encoding: Encoding
         if config.registry is not None:
             self.follower = ChampionFollower(
@@ -143,9 +147,9 @@ class _Parts(AbstractContextManager["_Parts"]):
             encoding = RemotePredictor(config.predictor_url, config.limits, config.predictor_key)
         if config.store is not None:
             self.memory = Memory(config.store, stale_seconds=config.stale_seconds)
-            self._scorer = Scorer()
+            self.scorer = Scorer()
             self.models = [
-                model(self.memory, encoding, self._scorer, config.limits, self._executor)
+                model(self.memory, encoding, self.scorer, config.limits, self._executor)
                 for model in (
                     FactorsModel,
                     RecommendModel,
@@ -159,8 +163,8 @@ class _Parts(AbstractContextManager["_Parts"]):
         self._executor.shutdown(cancel_futures=True)
         if self.memory is not None:
             self.memory.close()
-        if self._scorer is not None:
-            self._scorer.close()
+        if self.scorer is not None:
+            self.scorer.close()
 
 
 class PredictorServer(ModelServer):
@@ -182,6 +186,16 @@ class PredictorServer(ModelServer):
         rest_app.add_middleware(HttpDoor, limits=config.limits, keys=config.keys)
         rest_app.add_exception_handler(Refused, _answer_refused)
         rest_app.add_exception_handler(RequestValidationError, _answer_no_body)
+        PageRoutes(
+            PageSources(
+                models=tuple(model.name for model in parts.models),
+                follower=parts.follower,
+                memory=parts.memory,
+                scorer=parts.scorer,
+                clips=config.clips,
+                limits=config.limits,
+            )
+        ).add_to(rest_app)
 
     async def _serve(self) -> None:
         config = self._config
@@ -348,4 +362,7 @@ def ready_line(
         else f"curl -s {url}/v1/models/recommend:predict -d "
         """'{"instances":[{"user_id":"ID"}]}'"""
     )
-    return f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; try: {ask}"
+    return (
+        f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; "
+        f"open it in a browser, or try: {ask}"
+    )
