@@ -1,7 +1,7 @@
 # make run     the whole pipeline on the generated demo catalogue (DATA=… OUT=… for your own)
 # make serve   the predictor on what the last run promoted
 # make test    all tests that need nothing but this checkout
-# make test-engines  those that need Redis, Postgres or Java (apt-get install redis-server postgresql openjdk-17-jre-headless)
+# make test-engines  those that need Redis, Postgres, Java or Chromium (apt-get install redis-server postgresql openjdk-17-jre-headless chromium)
 # make test-docker   those that need Docker and the images
 # make images  the images that the steps and the predictor run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline

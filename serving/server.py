@@ -132,7 +132,7 @@ class _Parts(AbstractContextManager["_Parts"]):
         self.follower: ChampionFollower | None = None
         self.memory: Memory | None = None
         self.models: list[ServedModel] = []
-        self.scorer: Scorer | None = None
+        self._scorer: Scorer | None = None
         encoding: Encoding
         if config.registry is not None:
             self.follower = ChampionFollower(
@@ -147,9 +147,9 @@ class _Parts(AbstractContextManager["_Parts"]):
             encoding = RemotePredictor(config.predictor_url, config.limits, config.predictor_key)
         if config.store is not None:
             self.memory = Memory(config.store, stale_seconds=config.stale_seconds)
-            self.scorer = Scorer()
+            self._scorer = Scorer()
             self.models = [
-                model(self.memory, encoding, self.scorer, config.limits, self._executor)
+                model(self.memory, encoding, self._scorer, config.limits, self._executor)
                 for model in (
                     FactorsModel,
                     RecommendModel,
@@ -163,8 +163,8 @@ class _Parts(AbstractContextManager["_Parts"]):
         self._executor.shutdown(cancel_futures=True)
         if self.memory is not None:
             self.memory.close()
-        if self.scorer is not None:
-            self.scorer.close()
+        if self._scorer is not None:
+            self._scorer.close()
 
 
 class PredictorServer(ModelServer):
@@ -191,7 +191,6 @@ class PredictorServer(ModelServer):
                 models=tuple(model.name for model in parts.models),
                 follower=parts.follower,
                 memory=parts.memory,
-                scorer=parts.scorer,
                 clips=config.clips,
                 limits=config.limits,
             )

@@ -8,6 +8,8 @@ GET  /v1/songs     ?id=...&id=...: what songs are called, where they lie, whethe
 GET  /v1/clips/ID  a song's audio, whole or by range
 """
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,10 +32,10 @@ from serving.page.clips import LocalClips
 from serving.page.names import NameReader
 from serving.refusals import Refused
 from serving.schema import checked_object, floats_from_lists, parsed_json
-from serving.scoring import Scorer
 
 _MOST_IDS = 1_000
 _DECIMALS = 4
+_MAP_SECONDS = 2.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -46,7 +48,6 @@ class PageSources:
         models: names of those that answer.
         follower: whose bundle hears clips; None where another server does.
         memory: the store's songs and listeners; None without a store.
-        scorer: the thread for arithmetic on the memory's songs; None without a store.
         clips: of the catalogue, on this machine.
         limits: what a clip may be.
     """
@@ -54,7 +55,6 @@ class PageSources:
     models: tuple[str, ...]
     follower: ChampionFollower | None
     memory: Memory | None
-    scorer: Scorer | None
     clips: LocalClips
     limits: ServingLimits
 
@@ -71,6 +71,8 @@ class PageRoutes:
         self._page = assembled_page()
         self._names = NameReader(sources.memory) if sources.memory else None
         self._map: tuple[tuple[str | None, str | None], SongMap] | None = None
+        self._making_map = asyncio.Lock()
+        self._answer: tuple[Knowledge, float, Response] | None = None
 
     def add_to(self, app: Any) -> None:
         """Put the routes before those of KServe, one of which answers ``/`` too."""
@@ -115,8 +117,15 @@ class PageRoutes:
         )
 
     async def map(self, request: Request) -> Response:  # noqa: ARG002
-        """Return the places of all songs that may appear, or of a sample of them."""
+        """Return the places of all songs that may appear, or of a sample of them.
+
+        It is the same for everybody, so an answer that is seconds old is given again.
+        """
         knowledge, song_map = await self._mapped()
+        if self._answer is not None:
+            of, at, answer = self._answer
+            if of is knowledge and time.monotonic() - at < _MAP_SECONDS:
+                return answer
         index = knowledge.recommender.index
 
         def shown() -> tuple[Indices, Any]:
@@ -124,10 +133,10 @@ class PageRoutes:
             rows = rows[_may_appear(index)[rows]]
             return rows, song_map.places(index, index.songs.factors[rows])
 
-        rows, places = await self._off_the_loop(shown)
+        rows, places = await asyncio.to_thread(shown)
         titles, artists = await self._titles(knowledge, rows)
         ids = index.ids_of(rows)
-        return _json(
+        answer = _json(
             {
                 "bundle": knowledge.version,
                 "n_songs": len(index),
@@ -139,6 +148,8 @@ class PageRoutes:
                 "has_clip": [song_id in self._sources.clips.path_of for song_id in ids],
             }
         )
+        self._answer = knowledge, time.monotonic(), answer
+        return answer
 
     async def place(self, request: Request) -> Response:
         """Return where a clip of these factors lies on the map of its bundle."""
@@ -155,7 +166,7 @@ class PageRoutes:
                 "wrong_shape", f"factors: expected {index.n_factors} finite numbers, got others"
             )
         rows = factors.astype(np.float32)
-        places = await self._off_the_loop(lambda: song_map.places(index, rows))
+        places = await asyncio.to_thread(lambda: song_map.places(index, rows))
         return _json({"bundle": knowledge.version, "x": _one(places, 0), "y": _one(places, 1)})
 
     async def songs(self, request: Request) -> Response:
@@ -169,11 +180,9 @@ class PageRoutes:
         index = knowledge.recommender.index
         rows = index.rows_of(ids)
         here = rows[rows >= 0]
-        places = await self._off_the_loop(
-            lambda: song_map.places(index, index.songs.factors[here])
-        )
+        places = await asyncio.to_thread(lambda: song_map.places(index, index.songs.factors[here]))
         titles, artists = await self._titles(knowledge, here)
-        may_appear = await self._off_the_loop(lambda: _may_appear(index)[here])
+        may_appear = await asyncio.to_thread(lambda: _may_appear(index)[here])
         known = {
             ids[at]: {
                 "title": titles[number],
@@ -209,14 +218,10 @@ class PageRoutes:
         if knowledge is None or not len(knowledge.recommender.index):
             raise Refused("no_champion", "nothing has been published yet; run the pipeline first")
         release = (knowledge.stamp.version, knowledge.stamp.released_at)
-        if self._map is None or self._map[0] != release:
-            index = knowledge.recommender.index
-            self._map = release, await self._off_the_loop(lambda: SongMap(index))
-        return knowledge, self._map[1]
-
-    async def _off_the_loop(self, act: Callable[[], Any]) -> Any:
-        assert self._sources.scorer is not None
-        return await self._sources.scorer.run(act)
+        async with self._making_map:
+            if self._map is None or self._map[0] != release:
+                self._map = release, await asyncio.to_thread(SongMap, knowledge.recommender.index)
+            return knowledge, self._map[1]
 
     async def _titles(self, knowledge: Knowledge, rows: Indices) -> tuple[list[str], list[str]]:
         assert self._names is not None
@@ -229,7 +234,7 @@ class PageRoutes:
             return True
         index = memory.current.recommender.index
         row = int(index.rows_of([song_id])[0])
-        return row < 0 or bool((await self._off_the_loop(lambda: _may_appear(index)))[row])
+        return row < 0 or bool((await asyncio.to_thread(lambda: _may_appear(index)))[row])
 
     def _song(self, song_id: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
         unknown = {"title": "", "artist": "", "x": None, "y": None, "may_appear": True}

@@ -23,10 +23,9 @@ function songRow(song, score, more, player, chosen) {
   const name = element(chosen ? "button" : "strong", { textContent: titleOf(song) });
   name.addEventListener("click", () => chosen?.(song));
   const lines = [song.artist, more].filter(Boolean).map((text) => element("span", { textContent: text }));
-  const row = element("li", { className: song.has_clip ? "heard" : "" });
-  if (song.has_clip) row.append(playButton(song, player));
-  row.append(element("div", { className: "name" }, name, ...lines), score);
-  return row;
+  // Without a clip the button's place stays empty, so that titles stand below one another.
+  const play = song.has_clip ? playButton(song, player) : element("span");
+  return element("li", { className: "song" }, play, element("div", { className: "name" }, name, ...lines), score);
 }
 
 function listenerRow(id, score, chosen) {

@@ -119,16 +119,17 @@ class SongMap {
     };
     const small = this.songs.length > 1500 ? 1.8 : this.songs.length > 200 ? 2.6 : 4;
     this.songs.forEach((song) => dot(song, small, colour("--dot")));
+    pen.textBaseline = "middle";
+    if (clip) this.drawRing(pen, this.pixel(clip), colour("--ink"), colour("--sheet"));
     pen.font = "600 11px system-ui, sans-serif";
     pen.textAlign = "center";
-    pen.textBaseline = "middle";
     [...near.entries()].reverse().forEach(([at, song]) => {
       dot(song, 9.5, colour("--sheet"));
       dot(song, 8.5, colour("--warm"));
       pen.fillStyle = colour("--on-warm");
       pen.fillText(at + 1, this.pixel(song)[0], this.pixel(song)[1] + 0.5);
     });
-    if (clip) this.drawClip(pen, this.pixel(clip), colour("--ink"), colour("--sheet"), width);
+    if (clip) this.nameClip(pen, this.pixel(clip), colour("--ink"), colour("--sheet"), width);
     if (focus) {
       pen.beginPath();
       pen.arc(...this.pixel(focus), 11, 0, 2 * Math.PI);
@@ -138,7 +139,7 @@ class SongMap {
     }
   }
 
-  drawClip(pen, [x, y], ink, sheet, width) {
+  drawRing(pen, [x, y], ink, sheet) {
     for (const [radius, line, stroke] of [[13, 6, sheet], [13, 3, ink], [4, 3, ink]]) {
       pen.beginPath();
       pen.arc(x, y, radius, 0, 2 * Math.PI);
@@ -146,6 +147,9 @@ class SongMap {
       pen.strokeStyle = stroke;
       pen.stroke();
     }
+  }
+
+  nameClip(pen, [x, y], ink, sheet, width) {
     pen.font = "700 13px system-ui, sans-serif";
     pen.textAlign = x > width - 110 ? "right" : "left";
     const at = x > width - 110 ? x - 20 : x + 20;

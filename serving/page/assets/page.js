@@ -2,15 +2,18 @@
 
 const N_SONGS = 12;
 const N_LISTENERS = 10;
+const LOOK_AGAIN_MS = 5000;
 const at = (id) => document.getElementById(id);
 let about = { models: [], max_body_bytes: Infinity, max_clip_seconds: Infinity };
 let turn = 0;
+let later = 0;
 
 const player = new Player(at("own"), (song) => troubled("This song can’t be played.", `“${titleOf(song)}” is not here any more, or this browser doesn’t know its format.`));
 const map = new SongMap(at("map"), at("tip"), at("map-said"), (song) => askAboutSong(song));
 const canRank = () => about.models.includes("recommend");
 
 async function start() {
+  clearTimeout(later);
   try {
     about = await asked("/v1/about");
   } catch (error) {
@@ -22,9 +25,10 @@ async function start() {
   at("key").hidden = true;
   at("trouble").hidden = true;
   at("state").textContent = stateOf(about);
-  at("version").textContent = about.bundle ? `Version ${about.bundle}` : "";
+  at("version").textContent = about.bundle ? `Version ${about.bundle.slice(0, 16)}` : "";
   at("listener").hidden = !canRank();
-  if (canRank()) await showMap();
+  if (!about.bundle) later = setTimeout(start, LOOK_AGAIN_MS);
+  else if (canRank()) await showMap();
 }
 
 function stateOf({ n_songs: nSongs, n_listeners: nListeners, bundle, is_stale: isStale }) {
@@ -86,6 +90,7 @@ function askAboutClip(file) {
   at("own").src = URL.createObjectURL(file);
   at("own").setAttribute("aria-label", `Your clip, ${file.name}`);
   at("own").hidden = false;
+  at("hint").hidden = true;
   return inTurn(`Listening to “${file.name}”…`, async (isMine) => {
     const cut = { done: false };
     const { heard, audio } = await hear(file, cut);
@@ -99,7 +104,7 @@ function askAboutClip(file) {
       : [null, null];
     if (!isMine()) return;
     const note = cut.done ? `The file is longer than this server hears at once, so its middle ${EXCERPT_SECONDS} seconds were heard.` : "";
-    shown({ title: `You dropped “${file.name}”`, note, heading: "It sounds like", songs, listeners: answer?.listeners ?? null, place });
+    shown({ bundle: heard.bundle, title: `You dropped “${file.name}”`, note, heading: "It sounds like", songs, listeners: answer?.listeners ?? null, place });
   });
 }
 
@@ -130,7 +135,7 @@ function askAboutSong(song) {
     ]);
     const songs = await named(similar.songs, "score");
     if (!isMine()) return;
-    shown({ title: nameOf(itself), note: "", heading: "Songs like it", songs, listeners: listening.listeners, place: null, itself });
+    shown({ bundle: similar.bundle, title: nameOf(itself), note: "", heading: "Songs like it", songs, listeners: listening.listeners, place: null, itself });
   });
 }
 
@@ -148,8 +153,8 @@ function askAboutListener(userId) {
     });
     const note = answer.fallback
       ? `Nobody here is called “${userId}”. These are the songs that most listeners would play.`
-      : "Songs that this listener hasn’t played, and the played ones that each is nearest to.";
-    shown({ title: `For ${userId}`, note, heading: "Recommended", songs, listeners: null, place: null, isCosine: false });
+      : "Songs that this listener hasn’t played, each with the played ones that it is nearest to.";
+    shown({ bundle: answer.bundle, title: `For ${userId}`, note, heading: "Recommended", songs, listeners: null, place: null, isCosine: false });
   });
 }
 
@@ -163,20 +168,27 @@ async function named(found, score) {
   return found.map((one) => ({ ...byId.get(one.song_id), score: one[score] }));
 }
 
-function shown({ title, note, heading, songs, listeners, place, itself = null, isCosine = true }) {
+function shown({ bundle, title, note, heading, songs, listeners, place, itself = null, isCosine = true }) {
   at("answer-title").textContent = title;
   at("answer-note").textContent = note;
   at("songs-title").textContent = heading;
   const percent = (value) => scoreOf(`${Math.round(value * 100)} %`, value, 1);
-  const plain = (value) => scoreOf(value.toFixed(2), value, 1);
-  const rows = songs.map((song) => songRow(song, (isCosine ? percent : plain)(song.score), song.more, player, canRank() ? askAboutSong : null));
+  // Predicted preferences have no upper end: the best one shown fills its bar, if it is above 1.
+  const most = (all) => Math.max(1, ...all.map((one) => one.score));
+  const plain = (full) => (value) => scoreOf(value.toFixed(2), value, full);
+  const ofSong = isCosine ? percent : plain(most(songs));
+  const ofListener = plain(most(listeners ?? []));
+  const rows = songs.map((song) => songRow(song, ofSong(song.score), song.more, player, canRank() ? askAboutSong : null));
   at("songs").replaceChildren(...(rows.length ? rows : [emptyRow("No song is left to show.")]));
   at("listeners-part").hidden = listeners === null;
   document.querySelector(".lists").classList.toggle("alone", listeners === null);
-  const people = (listeners ?? []).map((one) => listenerRow(one.user_id, plain(one.score), askAboutListener));
+  const people = (listeners ?? []).map((one) => listenerRow(one.user_id, ofListener(one.score), askAboutListener));
   at("listeners").replaceChildren(...(people.length ? people : [emptyRow("No listener is left to show.")]));
-  map.mark(songs, place ?? null);
+  at("songs").classList.toggle("playable", songs.some((song) => song.has_clip));
+  map.mark(songs, place);
   if (itself && itself.x !== null) map.point(itself);
+  // A new version has taken over since the page was opened: its songs, and its map, are others.
+  if (bundle !== about.bundle) start();
   at("answer").hidden = false;
   at("answer").focus({ preventScroll: true });
   const { top } = at("answer").getBoundingClientRect();
