@@ -3,6 +3,7 @@
 const PICK_PIXELS = 16;
 const MARGIN_PIXELS = 26;
 const STEEPNESS = 2;
+const CLIP_NAME = "your clip";
 
 class SongMap {
   // `picked(song)` is called when a song is clicked, or chosen with Enter.
@@ -149,15 +150,23 @@ class SongMap {
     }
   }
 
+  // Writes beside the ring, above or below it: where the fewest of the answer's songs are hidden.
   nameClip(pen, [x, y], ink, sheet, width) {
     pen.font = "700 13px system-ui, sans-serif";
-    pen.textAlign = x > width - 110 ? "right" : "left";
-    const at = x > width - 110 ? x - 20 : x + 20;
+    pen.textAlign = "center";
+    const half = pen.measureText(CLIP_NAME).width / 2;
+    const hidden = ([left, top]) => {
+      const outside = left - half < 0 || left + half > width || top < 12;
+      const covers = ([nearX, nearY]) => Math.abs(nearX - left) < half + 9 && Math.abs(nearY - top) < 17;
+      return outside ? Infinity : this.near.filter((song) => covers(this.pixel(song))).length;
+    };
+    const places = [[x + half + 20, y], [x - half - 20, y], [x, y - 25], [x, y + 25]];
+    const [left, top] = places.reduce((best, place) => (hidden(place) < hidden(best) ? place : best));
     pen.lineWidth = 4;
     pen.strokeStyle = sheet;
-    pen.strokeText("your clip", at, y);
+    pen.strokeText(CLIP_NAME, left, top);
     pen.fillStyle = ink;
-    pen.fillText("your clip", at, y);
+    pen.fillText(CLIP_NAME, left, top);
   }
 
   putTip(song) {

@@ -61,6 +61,7 @@ async function inTurn(saying, act) {
   at("trouble").hidden = true;
   at("status").textContent = saying;
   document.body.classList.add("hearing");
+  at("answer").setAttribute("aria-busy", "true");
   try {
     await act(isMine);
     if (isMine()) at("status").textContent = "";
@@ -70,7 +71,10 @@ async function inTurn(saying, act) {
     if (error.kind === "no_key") at("key").hidden = false;
     troubled(error instanceof Refused ? "That didn’t work." : "Something on this page went wrong.", error.message);
   } finally {
-    if (isMine()) document.body.classList.remove("hearing");
+    if (isMine()) {
+      document.body.classList.remove("hearing");
+      at("answer").removeAttribute("aria-busy");
+    }
   }
 }
 
@@ -78,6 +82,7 @@ function troubled(what, sentence) {
   const text = sentence.charAt(0).toUpperCase() + sentence.slice(1);
   at("trouble").replaceChildren(element("strong", { textContent: what }), text);
   at("trouble").hidden = false;
+  at("trouble").scrollIntoView({ block: "nearest" });
 }
 
 const waiting = () => {

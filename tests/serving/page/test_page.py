@@ -6,12 +6,11 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.serving.page.browser import chromium, visit
-from tests.serving.page.world import CLIP, HARMFUL, make_page_world, stopped_at_the_end
+from tests.serving.page.world import CLIP, HARMFUL, KEY
 from tests.serving.world import Server, wav_bytes, waveform
 
 pytestmark = pytest.mark.engines
 
-KEY = "a-key-of-the-page-0123456789"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
@@ -87,6 +86,9 @@ def test_a_broken_file_shows_the_servers_sentence_and_the_next_clip_clears_it(br
         page.set_input_files("#file", clip())
         expect(page.locator("#songs li")).to_have_count(12)
         expect(page.get_by_role("alert")).to_be_hidden()
+        page.locator("#songs li").last.scroll_into_view_if_needed()
+        page.set_input_files("#file", clip(b"", "empty.wav"))
+        expect(page.get_by_role("alert")).to_be_in_viewport()
 
 
 def test_a_listener_is_told_what_and_why(browser, seen):
@@ -187,10 +189,9 @@ def test_a_predictor_alone_shows_the_nearest_songs(browser, server):
         expect(page.get_by_role("alert")).to_contain_text("The server doesn’t answer.")
 
 
-def test_a_server_with_keys_asks_for_one(browser, tmp_path):
-    (tmp_path / "keys").write_text(f"{KEY}\n")
-    _, server = make_page_world(tmp_path, "--api-keys", str(tmp_path / "keys"))
-    with stopped_at_the_end(server), visit(browser, server.url) as context:
+def test_a_server_with_keys_asks_for_one(browser, guarded_world):
+    _, _, server = guarded_world
+    with visit(browser, server.url) as context:
         page = opened(context, server)
         field = page.get_by_label("This server asks for a key")
         field.fill("a-wrong-key-0123456789")

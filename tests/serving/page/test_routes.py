@@ -11,14 +11,7 @@ from feature_repo.store import FactorStore
 from needledrop.ranking.recommender import Recommender
 from needledrop.ranking.song_map import SongMap
 from serving.page.assembled import assembled_page
-from tests.serving.page.world import (
-    CLIP,
-    HARMFUL,
-    N_CLIPS,
-    TITLES,
-    make_page_world,
-    stopped_at_the_end,
-)
+from tests.serving.page.world import CLIP, HARMFUL, N_CLIPS, TITLES
 from tests.serving.test_ranking_models import ask, audio
 from tests.serving.world import N_SONGS, N_USERS, Server, wait_for
 
@@ -149,30 +142,34 @@ def test_nothing_but_a_known_songs_clip_is_ever_opened(page_world, name):
     assert (b"no_such_clip" in answer.body) or name == ""
 
 
-def test_songs_that_come_and_go_do_so_on_the_map(tmp_path):
-    bundle, server = make_page_world(tmp_path)
-    with stopped_at_the_end(server):
-        assert len(map_of(server)["ids"]) == N_SONGS
-        new = {"song_id": "SOnew", "audio": audio(CLIP), "title": "Brand new", "artist_name": "N."}
-        ask(server, "new-songs", new)
-        shown = map_of(server)
-        assert (shown["ids"][-1], shown["titles"][-1], shown["artists"][-1]) == (
-            "SOnew",
-            "Brand new",
-            "N.",
-        )
-        assert shown["titles"][1] == TITLES[1]
-        ask(server, "new-songs", {**new, "song_id": "SOnewer", "title": "Newer"})
-        assert [song["title"] for song in songs(server, "SOnewer", "SOnew")] == [
-            "Newer",
-            "Brand new",
-        ]
-        heard = str(bundle.catalogue.song_ids[0])
-        store = FactorStore.open(tmp_path / "store")
-        store.set_availability([heard], withdrawn=True)
-        wait_for(lambda: heard not in map_of(server)["ids"], server.process)
-        assert server.get(f"/v1/clips/{heard}").status == 404
-        assert songs(server, heard)[0]["has_clip"] is False
+def test_songs_that_come_and_go_do_so_on_the_map(guarded_world):
+    folder, bundle, server = guarded_world
+    assert len(map_of(server)["ids"]) == N_SONGS
+    new = {"song_id": "SOnew", "audio": audio(CLIP), "title": "Brand new", "artist_name": "N."}
+    ask(server, "new-songs", new)
+    shown = map_of(server)
+    assert shown["ids"][-1] == "SOnew"
+    assert (shown["titles"][-1], shown["artists"][-1]) == ("Brand new", "N.")
+    assert shown["titles"][1] == TITLES[1]
+    ask(server, "new-songs", {**new, "song_id": "SOnewer", "title": "Newer"})
+    found = songs(server, "SOnewer", "SOnew")
+    assert [song["title"] for song in found] == ["Newer", "Brand new"]
+    gone = str(bundle.catalogue.song_ids[N_CLIPS - 1])
+    assert server.get(f"/v1/clips/{gone}").status == 200
+    FactorStore.open(folder / "store").set_availability([gone], withdrawn=True)
+    wait_for(lambda: gone not in map_of(server)["ids"], server.process)
+    assert server.get(f"/v1/clips/{gone}").status == 404
+    assert songs(server, gone)[0]["has_clip"] is False
+
+
+@pytest.mark.parametrize("path", ["about", "map", "songs?id=SO1001", "clips/SO1001"])
+def test_without_a_key_only_the_page_itself_is_answered(guarded_world, path):
+    _, _, server = guarded_world
+    ask_plainly = super(type(server), server).request
+    assert ask_plainly("GET", f"/v1/{path}").status == 401
+    assert server.get(f"/v1/{path}").status == 200
+    page = ask_plainly("GET", "/", headers={"accept": "text/html"})
+    assert page.body == assembled_page().content
 
 
 def test_a_predictor_alone_has_no_map_and_knows_songs_by_their_ids(server, bundle):
