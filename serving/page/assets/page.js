@@ -79,7 +79,7 @@ async function inTurn(saying, act) {
 }
 
 function troubled(what, sentence) {
-  const text = sentence.charAt(0).toUpperCase() + sentence.slice(1);
+  const text = sentence.charAt(0).toUpperCase() + sentence.slice(1).replace(/[^.!?]$/, "$&.");
   at("trouble").replaceChildren(element("strong", { textContent: what }), text);
   at("trouble").hidden = false;
   at("trouble").scrollIntoView({ block: "nearest" });
@@ -204,6 +204,10 @@ at("file").addEventListener("change", () => {
   const [file] = at("file").files;
   if (file) askAboutClip(file);
   at("file").value = "";
+});
+// What the browser can't play may still be music to the server; only the player goes.
+at("own").addEventListener("error", () => {
+  at("own").hidden = true;
 });
 at("listener").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 
 from tests.serving.page.browser import chromium, visit
 from tests.serving.page.world import CLIP, HARMFUL, KEY
@@ -83,12 +83,36 @@ def test_a_broken_file_shows_the_servers_sentence_and_the_next_clip_clears_it(br
         assert "xpected" in sentence
         assert "instances" not in sentence
         expect(page.locator("#answer")).to_be_hidden()
+        expect(page.locator("#own")).to_be_hidden()
         page.set_input_files("#file", clip())
         expect(page.locator("#songs li")).to_have_count(12)
         expect(page.get_by_role("alert")).to_be_hidden()
         page.locator("#songs li").last.scroll_into_view_if_needed()
         page.set_input_files("#file", clip(b"", "empty.wav"))
         expect(page.get_by_role("alert")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "fetch('http://127.0.0.1:1/').catch(() => 0)",
+        "new Promise(done => document.body.append(Object.assign(new Image(),"
+        " {src: 'http://127.0.0.1:1/pixel.png', onerror: done})))",
+    ],
+    ids=["fetch", "picture"],
+)
+def test_a_look_elsewhere_is_stopped_by_the_policy_and_noticed_by_these_tests(browser, seen, harm):
+    with (
+        pytest.raises(AssertionError, match="Content Security"),
+        visit(browser, seen.url) as context,
+    ):
+        opened(context, seen).evaluate(f"() => {{ {harm}; }}")
+        context.pages[0].wait_for_timeout(200)
+
+
+def test_text_can_not_be_turned_into_elements(browser, seen):
+    with visit(browser, seen.url) as context, pytest.raises(Error, match="TrustedHTML"):
+        opened(context, seen).evaluate("() => { document.body.innerHTML = '<b>bold</b>'; }")
 
 
 def test_a_listener_is_told_what_and_why(browser, seen):
