@@ -2,7 +2,7 @@
 # make serve   factors, recommendations and similar songs from what the last run promoted
 # make test    all tests that need nothing but this checkout, in minutes
 # make test-long     those that take minutes each: more whole runs, several processes, soaks
-# make test-engines  those that need Redis, Postgres or Java (apt-get install redis-server postgresql openjdk-17-jre-headless)
+# make test-engines  those that need Redis, Postgres, Java or Chromium (apt-get install redis-server postgresql openjdk-17-jre-headless chromium)
 # make test-docker   those that need Docker and the images
 # make images  the images that the steps, the predictor and the transformer run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline

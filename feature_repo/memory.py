@@ -134,6 +134,20 @@ class Memory:
                 continue
         raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
 
+    def song_facts(self, version: str, added_after: str | None) -> pa.Table | None:
+        """What is known about songs; see ``FactorStore.song_facts``."""
+        after = None if added_after is None else datetime.fromisoformat(added_after)
+        parts = self._parts["song_facts"]
+        for _ in range(_N_TRIES):
+            try:
+                whole = parts.read_version(version, "song_id") if after is None else None
+                if whole is not None:
+                    return whole
+                return parts.read_additions(version, "song_id", after=after)
+            except FileNotFoundError:
+                continue
+        raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
+
     def availability(self, since: Stamp | None = None) -> Availability:
         """What holds for the songs that were changed after a stamp was taken, by default ever."""
         moment = since.availability_at if since else None

@@ -401,6 +401,20 @@ class FactorStore:
         with failures_explained(self._name):
             return self._memory.songs_added(since)
 
+    def song_facts(self, version: str, *, added_after: str | None = None) -> pa.Table | None:
+        """What is known about the songs of a version; None where nothing is.
+
+        Args:
+            version: the bundle's fingerprint.
+            added_after: a time in ISO 8601; only what was added later is then read, and of that
+                all that is needed to name the songs that a collection was extended by.
+
+        Returns:
+            Columns song_id, artist_id, artist_name, title, year, n_plays; each song once.
+        """
+        with failures_explained(self._name):
+            return self._memory.song_facts(version, added_after)
+
     def availability_changed(self, since: Stamp) -> Availability:
         """What holds for the songs whose availability was changed after a stamp was taken."""
         with failures_explained(self._name):

@@ -13,6 +13,7 @@ examples:
   python -m serving --registry out/registry
   python -m serving --registry s3://models/registry --version 0123456789abcdef
   python -m serving --registry out/registry --store out/store
+  python -m serving --registry out/registry --store out/store --audio data/audio
   python -m serving --store out/store --predictor http://localhost:8080 --http-port 9000
   python -m serving --registry out/registry --http-port 9000 --no-grpc --threads 4
   python -m serving ask --url http://localhost:8080 clip.ogg
@@ -89,6 +90,9 @@ def _serve(arguments: list[str]) -> None:
     from serving.server import ServerConfig, serve
 
     keys = AccessKeys.load(Path(options.api_keys)) if options.api_keys else None
+    from serving.page.clips import LocalClips
+
+    clips = LocalClips.find(options.audio, options.tracks) if options.audio else LocalClips()
     serve(
         ServerConfig(
             registry=options.registry or None,
@@ -96,6 +100,7 @@ def _serve(arguments: list[str]) -> None:
             predictor_url=_predictor_url(options),
             predictor_key=os.environ.get("NEEDLEDROP_PREDICTOR_KEY") or None,
             version=options.version or None,
+            clips=clips,
             host=options.host,
             http_port=options.http_port,
             grpc_port=None if options.no_grpc else options.grpc_port,
@@ -166,6 +171,19 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--version",
         default=os.environ.get("NEEDLEDROP_VERSION"),
         help="serve this version, whatever the champion is (NEEDLEDROP_VERSION)",
+    )
+    parser.add_argument(
+        "--audio",
+        default=os.environ.get("NEEDLEDROP_AUDIO"),
+        metavar="DIR",
+        help="folder of the catalogue's clips, which the page at / then plays (NEEDLEDROP_AUDIO)",
+    )
+    parser.add_argument(
+        "--tracks",
+        default=os.environ.get("NEEDLEDROP_TRACKS"),
+        metavar="FILE",
+        help="whose track ids the clips are named after; by default tracks.csv beside --audio, "
+        "where there is one, and else clips are named after songs (NEEDLEDROP_TRACKS)",
     )
     for flag, kind, default, text in (
         ("--host", str, "0.0.0.0", "address to listen on"),  # noqa: S104

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ from serving.refusals import Refused
 
 _LONGEST_PAUSE_SECONDS = 30.0
 _KEPT_SECONDS = 60.0
+_Result = TypeVar("_Result")
+
 _SWAP_SECONDS = 5.0
 
 SWAPPING = (
@@ -176,6 +178,16 @@ class Memory:
             NeedledropError: the store can't be written; the song isn't there.
         """
         return await self._in_store_thread(self._add_song, song_id, factors, version, facts)
+
+    async def ask_store(self, act: Callable[[FactorStore], _Result]) -> _Result:
+        """Run something on the store, in the thread that is its own.
+
+        Raises:
+            NeedledropError: the store can't be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: act(self._opened())
+        )
 
     def close(self) -> None:
         """Let the store's thread end."""

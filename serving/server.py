@@ -32,6 +32,8 @@ from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
 from serving.memory import Memory, config_from_registry
 from serving.model import ServedModel, UnreadBody
+from serving.page.clips import LocalClips
+from serving.page.routes import PageRoutes, PageSources
 from serving.predictor import FactorPredictor
 from serving.ranking_models import (
     FactorsModel,
@@ -56,6 +58,7 @@ class ServerConfig:
         predictor_url: where another server runs the network.
         predictor_key: shown to it, where it asks for one.
         version: the version that answers in the champion's place, whatever is promoted.
+        clips: of the catalogue's songs, that the page at ``/`` plays.
         host: address to listen on, for HTTP and gRPC.
         http_port: for REST and ``/metrics``.
         grpc_port: None for no gRPC.
@@ -74,6 +77,7 @@ class ServerConfig:
     predictor_url: str | None = None
     predictor_key: str | None = None
     version: str | None = None
+    clips: LocalClips = field(default_factory=LocalClips)
     host: str = "0.0.0.0"  # noqa: S104  (a container is asked from outside)
     http_port: int = 8080
     grpc_port: int | None = 8081
@@ -183,6 +187,15 @@ class PredictorServer(ModelServer):
         rest_app.add_middleware(HttpDoor, limits=config.limits, keys=config.keys)
         rest_app.add_exception_handler(Refused, _answer_refused)
         rest_app.add_exception_handler(RequestValidationError, _answer_no_body)
+        PageRoutes(
+            PageSources(
+                models=tuple(model.name for model in parts.models),
+                follower=parts.follower,
+                memory=parts.memory,
+                clips=config.clips,
+                limits=config.limits,
+            )
+        ).add_to(rest_app)
 
     async def _serve(self) -> None:
         config = self._config
@@ -349,4 +362,7 @@ def ready_line(
         else f"curl -s {url}/v1/models/recommend:predict -d "
         """'{"instances":[{"user_id":"ID"}]}'"""
     )
-    return f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; try: {ask}"
+    return (
+        f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; "
+        f"open it in a browser, or try: {ask}"
+    )

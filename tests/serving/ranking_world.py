@@ -1,5 +1,6 @@
 """A registry and a feature store of the same bundle, as a promotion leaves them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def user_factors(seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((N_USERS, N_FACTORS), dtype=np.float32)
 
 
-def publish(store_folder: Path, bundle: Bundle, seed: int) -> None:
+def publish(
+    store_folder: Path, bundle: Bundle, seed: int, titles: Sequence[str] | None = None
+) -> None:
     """Put a bundle's songs and listeners online, as a deployment does."""
     store = FactorStore.open(store_folder)
     at, version = datetime.now(UTC), bundle.fingerprint
@@ -43,6 +46,9 @@ def publish(store_folder: Path, bundle: Bundle, seed: int) -> None:
     facts = SongFacts.of_songs(catalogue.song_ids, None, plays)
     artists = np.array([f"AR{number % 7}" for number in range(len(facts))])
     facts = SongFacts(**{**vars(facts), "artist_ids": artists})
+    if titles is not None:
+        names = np.array([f"Artist {number % 7}" for number in range(len(facts))])
+        facts = SongFacts(**{**vars(facts), "artist_names": names, "titles": np.array(titles)})
     store.write_listener_plays(plays, version=version, at=at)
     store.write_user_factors(
         plays.user_ids, user_factors(seed), version=version, at=at, online=True
@@ -58,9 +64,9 @@ def publish(store_folder: Path, bundle: Bundle, seed: int) -> None:
     )
 
 
-def make_world(folder: Path, seed: int) -> Bundle:
+def make_world(folder: Path, seed: int, titles: Sequence[str] | None = None) -> Bundle:
     """Promote a bundle in ``folder/registry`` and publish it in ``folder/store``."""
     bundle = make_bundle(folder / f"bundle{seed}", seed)
-    publish(folder / "store", bundle, seed)
+    publish(folder / "store", bundle, seed, titles)
     register(Registry(folder / "registry"), folder / f"bundle{seed}", bundle, folder)
     return bundle
