@@ -132,7 +132,9 @@ def test_ask_prints_the_answer(
 def test_ask_says_what_went_wrong(server: Server, tmp_path: Path) -> None:
     clip = tmp_path / "clip.txt"
     clip.write_text("no music")
-    check_failure(command("ask", "--url", server.url, str(clip)), 1, "refused (400)", "WAV, FLAC")
+    check_failure(
+        command("ask", "--url", server.url, str(clip)), 1, "refused (400, not_audio)", "WAV, FLAC"
+    )
     check_failure(command("ask", "--url", server.url, str(tmp_path / "none")), 1, "can't be read")
     check_failure(command("ask", "--url", "http://127.0.0.1:9", str(clip)), 1, "no answer")
     check_failure(command("ask", "--url", "ftp://x", str(clip)), 1, "http://localhost:8080")
