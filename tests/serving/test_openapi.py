@@ -1,5 +1,6 @@
 """The OpenAPI page: valid, complete, and what the server does."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from openapi_spec_validator import validate
 from schemathesis import GenerationMode, checks
 from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig
 
+import serving
 from serving.champion import ChampionFollower
 from serving.limits import ServingLimits
 from serving.openapi import page_of
 from serving.parameters import parameters_of
 from serving.predictor import FactorPredictor
 from serving.refusals import STATUS_OF_KIND
+from serving.status import REASONS
 from tests.serving.ranking_world import RankingWorld
 from tests.serving.world import Server
 
@@ -158,9 +161,23 @@ def test_what_is_not_there_is_refused_in_the_same_form(ranking: RankingWorld) ->
         ("GET", "/v2/models/other", 404, "no_such_model"),
         ("GET", "/v1/models/other", 404, "no_such_model"),
         ("POST", "/v1/models/other:predict", 404, "no_such_model"),
+        ("GET", "/v1/models/recommend:predict", 405, "wrong_method"),
         ("PUT", "/v2/models/recommend/infer", 405, "wrong_method"),
     ):
         answer = ranking.server.request(method, path, None if method == "GET" else b"{}")
         assert (answer.status, answer.json["kind"]) == (status, kind)
         assert set(answer.json) == {"error", "kind"}
     assert answer.headers["allow"] == "POST"
+
+
+def test_the_readme_has_every_kind_parameter_and_reason() -> None:
+    text = Path(serving.__file__).with_name("README.md").read_text(encoding="utf-8")
+    for word in (*STATUS_OF_KIND, *parameters_of(ServingLimits()), *REASONS):
+        assert f"`{word}`" in text, word
+    for name, parameter in parameters_of(ServingLimits()).items():
+        rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` | ")]
+        [row] = [line for line in rows if line.count("|") == 5]  # the limits' table has 4
+        default = "0" if parameter.kind == "share" else json.dumps(parameter.default)
+        assert f"| {default} |" in row
+        if parameter.kind == "count":
+            assert f"{parameter.least} to {parameter.most}" in row
