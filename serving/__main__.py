@@ -17,8 +17,9 @@ examples:
   python -m serving --store out/store --predictor http://localhost:8080 --http-port 9000
   python -m serving --registry out/registry --http-port 9000 --no-grpc --threads 4
   python -m serving ask --url http://localhost:8080 clip.ogg
+  python -m serving ask --url http://localhost:8080 --user ID
   python -m serving try --registry out/registry clip.ogg
-  python -m serving ask --help     ask a predictor that runs about one clip
+  python -m serving ask --help     ask a server that runs
   python -m serving try --help     start a predictor, ask it about one clip, stop it
 
 Each option that takes a value can be given as an environment variable too, as named in its help.
@@ -264,18 +265,30 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _ask(arguments: list[str]) -> None:
-    from serving.client import ask, text_from_reply, titles_from
-
-    parser = _client_parser("ask", "Ask a predictor that runs about one clip.")
-    parser.add_argument("clip", type=Path, help=_CLIP_HELP)
+    parser = _client_parser("ask", "Ask a server that runs about one clip, or about a listener.")
+    parser.add_argument("clip", type=Path, nargs="?", help=_CLIP_HELP)
+    parser.add_argument("--user", metavar="ID", help="in place of a clip: whose songs are wanted")
+    parser.add_argument(
+        "-k", type=int, default=25, metavar="N", help="songs for the listener (default 25)"
+    )
     parser.add_argument(
         "--url",
         default="http://localhost:8080",
-        help="where the predictor listens (default %(default)s)",
+        help="where the server listens (default %(default)s); its key: NEEDLEDROP_KEY",
     )
     options = parser.parse_args(arguments)
+    if (options.clip is None) == (options.user is None):
+        parser.error("expected either a clip or --user")
+    from serving.client import Client
+    from serving.terminal import ask, text_from_recommendations, text_from_reply, titles_from
+
     titles = titles_from(options.tracks) if options.tracks else {}
-    print(text_from_reply(ask(options.url, options.clip, n_nearest=options.n_nearest), titles))
+    with Client(options.url, os.environ.get("NEEDLEDROP_KEY") or None) as client:
+        if options.user is not None:
+            answer = client.recommend(options.user, k=options.k)
+            print(text_from_recommendations(answer, titles))
+        else:
+            print(text_from_reply(ask(client, options.clip, n_nearest=options.n_nearest), titles))
 
 
 def _try(arguments: list[str]) -> None:
@@ -294,7 +307,7 @@ def _try(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if (options.clip is None) == (options.data is None):
         parser.error("expected either a clip or --data")
-    from serving.client import text_from_reply, titles_from
+    from serving.terminal import text_from_reply, titles_from
     from serving.trial import tracks_file, try_out, untrained_song
 
     tracks = options.tracks or (options.data and tracks_file(options.data))

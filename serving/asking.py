@@ -18,7 +18,8 @@ from needledrop.ranking.recommender import N_DIVERSE, Listener, Listing
 from needledrop.ranking.song_index import Filters
 from serving.kserve_api import InferRequest, InferResponse
 from serving.limits import ServingLimits
-from serving.model import UnreadBody
+from serving.model import Form, UnreadBody
+from serving.parameters import MOST_YEAR, REGION, Parameter, parameters_of
 from serving.refusals import Refused
 from serving.request_id import current_request_id
 from serving.schema import (
@@ -44,10 +45,10 @@ from serving.v2_tensors import (
     shown_shape,
 )
 
-_MOST_ID_CHARACTERS = 256
-_REGION = re.compile(r"[A-Z]{2}")
-_NUMBER = re.compile(r"[01]?(\.\d{1,6})?(?<=\d)")
-_YEARS = (1, 9999)
+MOST_ID_CHARACTERS = 256
+NUMBER_AS_TEXT = r"[01]?(\.\d{1,6})?(?<=\d)"
+_REGION = re.compile(REGION)
+_NUMBER = re.compile(NUMBER_AS_TEXT)
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,6 @@ class Member:
     def listener(self) -> Listener:
         """Whose songs are wanted."""
         return Listener(self.fields.get("user_id"), self.fields.get("liked", ()))
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a model's requests may have.
-
-    Attributes:
-        model: its name.
-        fields: of a member; ``audio`` and ``log_mel`` are its clip.
-        parameters: of the request.
-        outputs: of the answer in V2.
-    """
-
-    model: str
-    fields: tuple[str, ...]
-    parameters: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -129,7 +113,7 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
     Raises:
         Refused: a parameter is out of its range.
     """
-    given = _Parameters(asked.parameters)
+    given = _Parameters(asked.parameters, parameters_of(limits))
     region = given.text("region")
     if region and not _REGION.fullmatch(region):
         raise Refused(
@@ -137,17 +121,17 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
             f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}",
         )
     listing = Listing(
-        k=given.count("k", 1, limits.max_k, min(25, limits.max_k)),
-        offset=given.count("offset", 0, limits.max_offset, 0),
+        k=given.count("k"),
+        offset=given.count("offset"),
         filters=Filters(
-            newer_than=given.optional_count("newer_than", 0, _YEARS[1]),
-            only_unplayed=given.flag("only_unplayed", default=False),
+            newer_than=given.optional_count("newer_than"),
+            only_unplayed=given.flag("only_unplayed"),
             region=region,
         ),
-        exclude_played=given.flag("exclude_played", default=True),
-        max_per_artist=given.optional_count("max_per_artist", 1, limits.max_k),
+        exclude_played=given.flag("exclude_played"),
+        max_per_artist=given.optional_count("max_per_artist"),
         diversity=given.share("diversity"),
-        n_because=given.count("n_because", 0, 10, 1),
+        n_because=given.count("n_because"),
     )
     if listing.diversity > 0 and listing.offset + listing.k > N_DIVERSE:
         raise Refused(
@@ -160,8 +144,7 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
 
 def n_nearest_from(asked: Asked, limits: ServingLimits) -> int:
     """Return the parameter ``n_nearest``, or its default."""
-    most = limits.max_n_nearest
-    return _Parameters(asked.parameters).count("n_nearest", 0, most, min(10, most))
+    return _Parameters(asked.parameters, parameters_of(limits)).count("n_nearest")
 
 
 def moment_from(member: Member, name: str) -> datetime | None:
@@ -183,9 +166,15 @@ def moment_from(member: Member, name: str) -> datetime | None:
 @dataclass(frozen=True)
 class _Parameters:
     values: Mapping[str, Any]
+    known: Mapping[str, Parameter]
 
-    def count(self, name: str, least: int, most: int, default: int) -> int:
-        value = self.values.get(name, default)
+    def value(self, name: str) -> Any:
+        return self.values.get(name, self.known[name].default)
+
+    def count(self, name: str) -> int:
+        value, least, most = self.value(name), self.known[name].least, self.known[name].most
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON knows one kind of number: 25.0 is 25
         if not is_count(value) or not least <= value <= most:
             raise Refused(
                 "over_limit" if is_count(value) else "malformed",
@@ -194,17 +183,17 @@ class _Parameters:
             )
         return int(value)
 
-    def optional_count(self, name: str, least: int, most: int) -> int | None:
-        return None if self.values.get(name) is None else self.count(name, least, most, least)
+    def optional_count(self, name: str) -> int | None:
+        return None if self.value(name) is None else self.count(name)
 
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self.values.get(name, default)
+    def flag(self, name: str) -> bool:
+        value = self.value(name)
         if not isinstance(value, bool):
             raise Refused("malformed", f"parameters.{name}: expected true or false")
         return value
 
     def share(self, name: str) -> float:
-        value = self.values.get(name, 0.0)
+        value = self.value(name)
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value)  # KServe's gRPC client sends no fractions
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -214,7 +203,7 @@ class _Parameters:
         return float(value)
 
     def text(self, name: str) -> str:
-        value = self.values.get(name, "")
+        value = self.value(name)
         if not isinstance(value, str):
             raise Refused("malformed", f"parameters.{name}: expected text, got {kind_of(value)}")
         return value
@@ -363,17 +352,19 @@ def _as_text(element: Any, name: str) -> Any:
 def _checked_text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise Refused("malformed", f"{place}: expected text, got {kind_of(value)}")
-    if len(value) > _MOST_ID_CHARACTERS or not value.isprintable():
+    if len(value) > MOST_ID_CHARACTERS or not value.isprintable():
         raise Refused(
             "malformed",
-            f"{place}: expected at most {_MOST_ID_CHARACTERS} printable characters, got "
+            f"{place}: expected at most {MOST_ID_CHARACTERS} printable characters, got "
             f"{shown(value)}",
         )
     return value
 
 
 def _checked_year(value: Any, place: str) -> int:
-    if not is_count(value) or not (value == 0 or _YEARS[0] <= value <= _YEARS[1]):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not is_count(value) or not value <= MOST_YEAR:
         raise Refused("malformed", f"{place}: expected a year, or 0 for none, got {shown(value)}")
     return int(value)
 

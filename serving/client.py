@@ -1,140 +1,194 @@
-"""A small client: ask a predictor about one clip, and lay its answer out for a terminal.
+"""A typed client: songs for listeners, songs like a song, listeners for a song, factors, new songs.
 
-It needs neither KServe nor torch, so it starts at once.
+::
+
+    with Client("http://localhost:8080") as client:
+        for song in client.recommend(user_id="user05", k=10).songs:
+            print(song.song_id, song.score, song.because)
+
+It needs neither KServe nor torch, so it starts at once. :mod:`serving.async_client` has
+the same with ``await``.
 """
 
-import base64
-import http.client
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from typing import Any, Self, TypeVar, Unpack
 
-from needledrop.errors import InputError, NeedledropError
+import httpx
 
-MODEL_NAME = "latent-factors"
-_FACTORS_SHOWN = 8
+from serving.attempts import AskFailed, Asking, AskRefused, request_id_from, status_from
+from serving.calls import (
+    Audio,
+    Call,
+    Listener,
+    ListenerOptions,
+    NewSong,
+    RecommendOptions,
+    Song,
+    SongOptions,
+    ask_factors,
+    ask_listeners,
+    ask_recommend,
+    ask_similar,
+    ask_to_add,
+)
+from serving.replies import (
+    AddedSong,
+    Factors,
+    LikelyListeners,
+    Recommendations,
+    SimilarSongs,
+    Status,
+)
 
+__all__ = ["AskFailed", "AskRefused", "Client", "Listener", "NewSong", "Song"]
 
-class AskFailed(NeedledropError):
-    """The predictor could not be asked, or refused."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A predictor's answer about one clip.
-
-    Attributes:
-        bundle: fingerprint of the bundle that answered.
-        factors: k numbers.
-        nearest: (song_id, score), nearest first.
-        seconds: from sending to the whole answer.
-    """
-
-    bundle: str
-    factors: list[float]
-    nearest: list[tuple[str, float]]
-    seconds: float
-
-
-def ask(url: str, clip: Path, *, n_nearest: int = 10, timeout_seconds: float = 60.0) -> Reply:
-    """Send a clip over V1 and return the answer.
-
-    Raises:
-        AskFailed: nobody answers, or the predictor refuses; with its sentence.
-        InputError: the clip can't be read.
-    """
-    try:
-        audio = base64.b64encode(clip.read_bytes()).decode()
-    except OSError as error:
-        raise InputError(f"the clip {clip} can't be read: {error.strerror}") from None
-    question = {"instances": [{"audio": audio}], "parameters": {"n_nearest": n_nearest}}
-    start = time.perf_counter()
-    status, answer = call(
-        url, "POST", f"/v1/models/{MODEL_NAME}:predict", question, timeout_seconds=timeout_seconds
-    )
-    seconds = time.perf_counter() - start
-    try:
-        if status != 200:
-            raise AskFailed(f"the predictor refused ({status}): {answer['error']}")
-        prediction = answer["predictions"][0]
-        nearest = [(entry["song_id"], float(entry["score"])) for entry in prediction["nearest"]]
-        return Reply(prediction["bundle"], prediction["factors"], nearest, seconds)
-    except (KeyError, IndexError, TypeError):
-        raise AskFailed(
-            f"expected a prediction from {url}, got another answer ({status}); is it a needledrop "
-            "predictor?"
-        ) from None
+_Reply = TypeVar("_Reply")
 
 
-def call(
-    url: str, method: str, path: str, content: Any = None, *, timeout_seconds: float
-) -> tuple[int, Any]:
-    """Send a request and return its status and JSON (None where there is none).
+class Client(Asking):
+    """A client; threads may share it.
 
-    Raises:
-        AskFailed: nobody answers.
-    """
-    address = urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    try:
-        if address.scheme not in kinds or not address.hostname:
-            raise ValueError("expected an address like http://localhost:8080")
-        connection = kinds[address.scheme](address.hostname, address.port, timeout=timeout_seconds)
-        try:
-            body = None if content is None else json.dumps(content)
-            headers = {"Content-Type": "application/json"}
-            connection.request(method, address.path.rstrip("/") + path, body, headers)
-            response = connection.getresponse()
-            text = response.read()
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise AskFailed(f"no answer from {url}: {error}") from None
-    try:
-        return response.status, json.loads(text)
-    except ValueError:
-        return response.status, None
-
-
-def text_from_reply(reply: Reply, title_of: Mapping[str, str]) -> str:
-    """Lay an answer out for a terminal.
+    Each method takes ``request_id``, which is in the answer and in the server's log. It raises
+    AskRefused where the server refuses, AskFailed where it doesn't answer, and InputError where a
+    clip can't be read. ``*_batch`` and ``add_songs`` ask about several at once, answered in order.
 
     Args:
-        reply: of :func:`ask`.
-        title_of: song_id -> what to show beside it.
-    """
-    shown = " ".join(f"{value:+.3f}" for value in reply.factors[:_FACTORS_SHOWN])
-    more = " ..." if len(reply.factors) > _FACTORS_SHOWN else ""
-    lines = [
-        f"bundle   {reply.bundle}",
-        f"factors  {shown}{more} ({len(reply.factors)} in all, {reply.seconds * 1000:.0f} ms)",
-        "nearest songs",
-    ]
-    width = max((len(song_id) for song_id, _ in reply.nearest), default=0)
-    lines += [
-        f"  {rank:3d}  {score:+.3f}  {song_id:{width}}  {title_of.get(song_id, '')}".rstrip()
-        for rank, (song_id, score) in enumerate(reply.nearest, start=1)
-    ]
-    return "\n".join(lines)
-
-
-def titles_from(tracks: str) -> dict[str, str]:
-    """Read song_id -> "artist - title", as far as they are known, from a tracks file.
+        url: of the server, such as ``http://localhost:8080``.
+        key: shown to it, where it asks for one.
+        timeout_seconds: for an answer, with all pauses between attempts.
+        n_retries: how often a server that is full or not there is asked again.
 
     Raises:
-        TracksRejected: it can't be read.
+        ConfigRejected: no such address, or a key that no header can carry.
     """
-    from needledrop.plays.tracks import read_tracks  # only where a file is given: takes a second
 
-    table = read_tracks(tracks).tracks
-    unknown = [None] * len(table)
-    names = table.artist_name.tolist() if table.artist_name is not None else unknown
-    titles = table.title.tolist() if table.title is not None else unknown
-    return {
-        song_id: " - ".join(part for part in (name, title) if part)
-        for song_id, name, title in zip(table.song_id.tolist(), names, titles, strict=True)
-    }
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout_seconds: float = 30.0, n_retries: int = 3
+    ) -> None:
+        super().__init__(url, key, timeout_seconds=timeout_seconds, n_retries=n_retries)
+        self._http = httpx.Client(trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def recommend(
+        self,
+        user_id: str | None = None,
+        liked: Sequence[str] = (),
+        *,
+        request_id: str | None = None,
+        **options: Unpack[RecommendOptions],
+    ) -> Recommendations:
+        """Return songs for a listener, known by id or by liked songs."""
+        return self.recommend_batch([Listener(user_id, liked)], request_id=request_id, **options)[0]
+
+    def recommend_batch(
+        self,
+        listeners: Sequence[Listener],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[RecommendOptions],
+    ) -> list[Recommendations]:
+        """Return songs for each listener."""
+        return self._ask(ask_recommend(listeners, options), request_id)
+
+    def similar(
+        self,
+        song_id: str | None = None,
+        *,
+        audio: Audio | None = None,
+        request_id: str | None = None,
+        **options: Unpack[SongOptions],
+    ) -> SimilarSongs:
+        """Return songs like a song or a clip."""
+        return self.similar_batch([Song(song_id, audio)], request_id=request_id, **options)[0]
+
+    def similar_batch(
+        self,
+        songs: Sequence[Song],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[SongOptions],
+    ) -> list[SimilarSongs]:
+        """Return songs like each song or clip."""
+        return self._ask(ask_similar(songs, options), request_id)
+
+    def listeners(
+        self,
+        song_id: str | None = None,
+        *,
+        audio: Audio | None = None,
+        request_id: str | None = None,
+        **options: Unpack[ListenerOptions],
+    ) -> LikelyListeners:
+        """Return the listeners most likely to play a song or a clip."""
+        return self.listeners_batch([Song(song_id, audio)], request_id=request_id, **options)[0]
+
+    def listeners_batch(
+        self,
+        songs: Sequence[Song],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[ListenerOptions],
+    ) -> list[LikelyListeners]:
+        """Return the likely listeners of each song or clip."""
+        return self._ask(ask_listeners(songs, options), request_id)
+
+    def factors(
+        self,
+        song_id: str | None = None,
+        *,
+        audio: Audio | None = None,
+        n_nearest: int = 10,
+        request_id: str | None = None,
+    ) -> Factors:
+        """Return the factors of a song or a clip, and the songs nearest to it."""
+        return self.factors_batch(
+            [Song(song_id, audio)], n_nearest=n_nearest, request_id=request_id
+        )[0]
+
+    def factors_batch(
+        self, songs: Sequence[Song], *, n_nearest: int = 10, request_id: str | None = None
+    ) -> list[Factors]:
+        """Return the factors of each song or clip."""
+        return self._ask(ask_factors(songs, n_nearest), request_id)
+
+    def add_song(self, song: NewSong, *, request_id: str | None = None) -> AddedSong:
+        """Store a new song; it is in all lists from the answer on. Twice is as good as once."""
+        return self.add_songs([song], request_id=request_id)[0]
+
+    def add_songs(
+        self, songs: Sequence[NewSong], *, request_id: str | None = None
+    ) -> list[AddedSong]:
+        """Store new songs."""
+        return self._ask(ask_to_add(songs), request_id)
+
+    def status(self) -> Status:
+        """Return what the server says about itself."""
+        return status_from(self._answer("/v1/status", None, request_id_from(None)), self.url)
+
+    def _ask(self, call: Call[_Reply], request_id: str | None) -> list[_Reply]:
+        answer = self._answer(call.path, call.body, request_id_from(request_id))
+        return call.replies(answer, self.url)
+
+    def _answer(self, path: str, body: Any, request_id: str) -> httpx.Response:
+        attempts = self.attempts()
+        outcome: httpx.Response | httpx.TransportError
+        while True:
+            try:
+                outcome = self._http.request(**self.request(attempts, path, body, request_id))
+            except httpx.TransportError as error:
+                outcome = error
+            pause = attempts.pause_after(outcome)
+            if pause is None:
+                assert isinstance(outcome, httpx.Response)
+                return outcome
+            time.sleep(pause)

@@ -159,6 +159,12 @@ class Memory:
         store = self._opened()
         stamp = store.stamp()
         known = self.current
+        if known is not None and stamp.version is None:
+            # A folder that was moved, or isn't mounted, reads like an empty one.
+            raise StoreUnreachable(
+                f"expected the published songs in the store {self._location}, found nothing where "
+                "they were; bring it back, or start the server with another one"
+            )
         if stamp.version is not None and (known is None or stamp != known.stamp):
             if known is None or not stamp.is_same_release(known.stamp):
                 self._take_up(store)

@@ -32,14 +32,34 @@ class UnreadBody:
     header_length: str | None = None
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a model's requests may have.
+
+    Attributes:
+        model: its name.
+        fields: of a member; ``audio`` and ``log_mel`` are its clip.
+        parameters: of the request.
+        outputs: of the answer in V2.
+    """
+
+    model: str
+    fields: tuple[str, ...]
+    parameters: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 class ServedModel(Model):
-    """A model that reads its own requests; a subclass defines ``preprocess`` and ``predict``.
+    """A model that reads its own requests; a subclass defines ``form``, ``preprocess``
+    and ``predict``.
 
     Args:
         name: under which it is asked.
         limits: what requests may ask.
         executor: where all that takes time runs; the event loop only passes things on.
     """
+
+    form: Form
 
     def __init__(self, name: str, limits: ServingLimits, executor: Executor) -> None:
         super().__init__(name)

@@ -16,15 +16,17 @@ from serving import metrics
 from serving.champion import Champion, ChampionFollower
 from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
-from serving.model import ServedModel, UnreadBody
+from serving.model import Form, ServedModel, UnreadBody
 from serving.refusals import Refused, refusal_from
 from serving.schema import MODEL_NAME, Answer, Clip, Question
 from serving.v1 import question_from_v1
-from serving.v2 import question_from_grpc, question_from_v2
+from serving.v2 import OUTPUTS, question_from_grpc, question_from_v2
 
 
 class FactorPredictor(ServedModel):
     """Answers clips with latent factors and the nearest songs."""
+
+    form = Form(MODEL_NAME, ("audio", "log_mel"), ("n_nearest",), OUTPUTS)
 
     def __init__(
         self, follower: ChampionFollower, limits: ServingLimits, executor: Executor

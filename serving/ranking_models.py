@@ -22,7 +22,6 @@ from needledrop.ranking.recommender import Listing, Ranked
 from serving import metrics
 from serving.asking import (
     Asked,
-    Form,
     Member,
     asked_from,
     listing_from,
@@ -33,7 +32,7 @@ from serving.encoding import Encoding
 from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
 from serving.memory import Knowledge, Memory, facts_of_song
-from serving.model import ServedModel, UnreadBody
+from serving.model import Form, ServedModel, UnreadBody
 from serving.refusals import Refused
 from serving.schema import MODEL_NAME
 from serving.scoring import Scorer
@@ -65,8 +64,6 @@ class _Songs:
 
 
 class _RankingModel(ServedModel):
-    form: Form
-
     def __init__(
         self,
         memory: Memory,

@@ -38,6 +38,8 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "closed": (403, grpc.StatusCode.PERMISSION_DENIED),
     "no_such_model": (404, grpc.StatusCode.NOT_FOUND),
     "no_such_clip": (404, grpc.StatusCode.NOT_FOUND),
+    "no_such_path": (404, grpc.StatusCode.NOT_FOUND),
+    "wrong_method": (405, grpc.StatusCode.UNIMPLEMENTED),
     "no_champion": (503, grpc.StatusCode.UNAVAILABLE),
     "overloaded": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "swapping": (503, grpc.StatusCode.UNAVAILABLE),

@@ -11,9 +11,10 @@ from typing import Any
 
 import threadpoolctl
 import torch
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from needledrop.errors import ConfigRejected
 from serving.access import AccessKeys
@@ -24,14 +25,19 @@ from serving.http_door import HttpDoor, body_of, count_refusal
 from serving.kserve_api import (
     DataPlane,
     InferResponse,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
     ModelRepositoryExtension,
     ModelServer,
+    ServerNotReady,
     rest_app,
 )
 from serving.limits import ServingLimits
 from serving.logs import configure_logs, log_event
 from serving.memory import Memory, config_from_registry
 from serving.model import ServedModel, UnreadBody
+from serving.openapi import page_of
 from serving.page.clips import LocalClips
 from serving.page.routes import PageRoutes, PageSources
 from serving.predictor import FactorPredictor
@@ -42,9 +48,10 @@ from serving.ranking_models import (
     RecommendModel,
     SimilarModel,
 )
-from serving.refusals import Refused
+from serving.refusals import Refused, refusal_from
 from serving.schema import MODEL_NAME
 from serving.scoring import Scorer
+from serving.status import status_of
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,15 @@ class PredictorServer(ModelServer):
                 limits=config.limits,
             )
         ).add_to(rest_app)
+        rest_app.add_exception_handler(HTTPException, _answer_no_route)
+        page = page_of(parts.models, config.limits, needs_key=config.keys is not None)
+        rest_app.openapi = lambda: page  # type: ignore[method-assign]
+        rest_app.add_api_route("/v1/status", self._status, methods=["GET"])
 
     async def _serve(self) -> None:
         config = self._config
         self._rest_server.config.host = config.host
+        self._refuse_alike()
         self._stop_together()
         if config.grpc_port is not None:
             self._grpc_server = GrpcDoor(
@@ -236,6 +248,23 @@ class PredictorServer(ModelServer):
         if self._rest_server is not None:
             self._rest_server._server.should_exit = True
         self._begin_stop()
+
+    async def _status(self) -> JSONResponse:
+        parts = self._parts
+        return JSONResponse(status_of(parts.models, parts.follower, parts.memory))
+
+    def _refuse_alike(self) -> None:
+        """Have errors that KServe's routes raise answered as all others: it adds its own handlers
+        when it starts, and they say no kind."""
+        add_handlers = self._rest_server._add_exception_handlers
+
+        def add_handlers_and_ours(app: FastAPI) -> None:
+            add_handlers(app)
+            for error in (InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady):
+                app.add_exception_handler(error, _answer_error)
+            app.add_exception_handler(NotImplementedError, _answer_no_route)
+
+        self._rest_server._add_exception_handlers = add_handlers_and_ours
 
     def _stop_together(self) -> None:
         """Have a signal that uvicorn takes stop gRPC too, and not when HTTP has come to its end."""
@@ -329,6 +358,27 @@ async def _answer_no_body(request: Request, error: RequestValidationError) -> JS
     refusal = Refused("malformed", "expected a request in JSON, got an empty body")
     count_refusal(refusal, request.url.path)
     return await _answer_refused(request, refusal)
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    if request.method == "GET" and request.url.path.endswith((":predict", ":explain")):
+        # KServe takes the verb for a part of the model's name.
+        return await _answer_no_route(request, HTTPException(405, headers={"allow": "POST"}))
+    return await _answer_refused(request, refusal_from(error))
+
+
+async def _answer_no_route(request: Request, error: Exception) -> JSONResponse:
+    """There is nothing at this path (KServe raises NotImplementedError at versions of a model)."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        refusal = Refused(
+            "wrong_method", "expected another method here; GET /openapi.json lists them"
+        )
+        answer = await _answer_refused(request, refusal)
+        answer.headers.update(error.headers or {})
+        return answer
+    return await _answer_refused(
+        request, Refused("no_such_path", "there is nothing here; GET /openapi.json lists all paths")
+    )
 
 
 async def _answer_refused(request: Request, refusal: Refused) -> JSONResponse:

@@ -14,7 +14,8 @@ from needledrop.encoders.catalogue import AUDIO, Catalogue
 from needledrop.errors import InputError
 from needledrop.plays.tracks import read_tracks
 from needledrop.promotion.registry import Registry
-from serving.client import MODEL_NAME, AskFailed, Reply, ask, call
+from serving.client import AskFailed, Client
+from serving.terminal import Heard, ask, is_ready
 
 _TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
 _STOP_SECONDS = 30
@@ -78,7 +79,7 @@ def untrained_song(registry_root: str | Path, tracks: str, audio: Path) -> Untra
 
 def try_out(
     registry_root: str | Path, clip: Path, *, n_nearest: int = 10, start_seconds: float = 120.0
-) -> Reply:
+) -> Heard:
     """Start a predictor on a free port of this machine, ask it about a clip, and stop it.
 
     Raises:
@@ -98,7 +99,8 @@ def try_out(
         )
         try:
             wait_until_ready(server, url, output, time.monotonic() + start_seconds)
-            return ask(url, clip, n_nearest=n_nearest)
+            with Client(url) as client:
+                return ask(client, clip, n_nearest=n_nearest)
         finally:
             _stop(server)
 
@@ -119,15 +121,14 @@ def wait_until_ready(
     """
     reason = ""
     while not reason:
-        try:
-            status, _ = call(url, "GET", f"/v2/models/{MODEL_NAME}/ready", timeout_seconds=5)
-        except AskFailed:
-            status = 0  # nobody listens yet
-        if status == 200:
+        ready = is_ready(url)
+        if ready:
             return
         if server.poll() is not None:
             reason = f"the predictor ended with status {server.returncode}"
-        elif status and "needledrop serves" in _written(output):  # so it has looked for a champion
+        elif ready is not None and "needledrop serves" in _written(
+            output
+        ):  # so it has looked for a champion
             reason = "the predictor is up, but has no champion that it can load"
         elif time.monotonic() > deadline:
             reason = "the predictor did not start in time"

@@ -7,6 +7,7 @@ import pytest
 
 from needledrop.encoders.bundle import Bundle
 from needledrop.promotion.registry import Registry
+from tests.serving.ranking_world import RankingWorld, make_world
 from tests.serving.world import Server, make_bundle, register, wav_bytes, waveform
 
 
@@ -32,6 +33,19 @@ def server(work: Path, registry_root: Path) -> Iterator[Server]:
     server = Server(registry_root, work)
     server.wait_until_it_listens()
     yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def ranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankingWorld]:
+    """A server of all models; tests may add songs, and leave availability as they found it."""
+    folder = tmp_path_factory.mktemp("ranking")
+    bundle = make_world(folder, seed=5)
+    options = ("--store", str(folder / "store"), "--stale-seconds", "3")
+    server = Server(folder / "registry", folder, *options)
+    server.wait_until_it_listens()
+    yield RankingWorld(folder, bundle, server)
     server.process.kill()
     server.process.wait()
 

@@ -1,6 +1,7 @@
 """A registry and a feature store of the same bundle, as a promotion leaves them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,20 @@ from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
-from tests.serving.world import N_FACTORS, N_USERS, make_bundle, register
+from tests.serving.world import N_FACTORS, N_USERS, Server, make_bundle, register
+
+
+@dataclass(frozen=True)
+class RankingWorld:
+    """What was made, and the server that answers from it."""
+
+    folder: Path
+    bundle: Bundle
+    server: Server
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
 
 
 def plays_of(bundle: Bundle, seed: int) -> Plays:

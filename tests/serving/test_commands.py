@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from needledrop.encoders.bundle import Bundle
-from serving.client import ask
+from serving.client import Client
+from serving.terminal import ask
 from tests.serving.world import Server
 
 
@@ -120,7 +121,8 @@ def test_ask_prints_the_answer(
     assert lines[0] == f"bundle   {bundle.fingerprint}"
     assert re.fullmatch(r"factors  ([+-]\d\.\d{3} ){6}\(6 in all, \d+ ms\)", lines[1])
     assert lines[2] == "nearest songs"
-    reply = ask(server.url, clip, n_nearest=40)
+    with Client(server.url) as client:
+        reply = ask(client, clip, n_nearest=40)
     for line, (song_id, score) in zip(lines[3:], reply.nearest, strict=True):
         assert song_id in line
         assert f"{score:+.3f}" in line
@@ -130,7 +132,9 @@ def test_ask_prints_the_answer(
 def test_ask_says_what_went_wrong(server: Server, tmp_path: Path) -> None:
     clip = tmp_path / "clip.txt"
     clip.write_text("no music")
-    check_failure(command("ask", "--url", server.url, str(clip)), 1, "refused (400)", "WAV, FLAC")
+    check_failure(
+        command("ask", "--url", server.url, str(clip)), 1, "refused (400, not_audio)", "WAV, FLAC"
+    )
     check_failure(command("ask", "--url", server.url, str(tmp_path / "none")), 1, "can't be read")
     check_failure(command("ask", "--url", "http://127.0.0.1:9", str(clip)), 1, "no answer")
     check_failure(command("ask", "--url", "ftp://x", str(clip)), 1, "http://localhost:8080")
