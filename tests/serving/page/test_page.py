@@ -102,7 +102,7 @@ def test_a_broken_file_shows_the_servers_sentence_and_the_next_clip_clears_it(br
     ids=["fetch", "picture"],
 )
 def test_a_look_elsewhere_is_stopped_by_the_policy_and_noticed_by_these_tests(browser, seen, harm):
-    with (
+    with (  # noqa: PT012  (it is raised where the visit ends)
         pytest.raises(AssertionError, match="Content Security"),
         visit(browser, seen.url) as context,
     ):
