@@ -47,12 +47,15 @@ endif
 	@$(BIN)/python -m pipelines run train --data "$(DATA)" --out "$(OUT)" $(if $(CONFIG),--config "$(CONFIG)") || [ $$? -eq 3 ]
 	@$(BIN)/python -m serving try --registry "$(OUT)/registry" --data "$(DATA)"
 
+# With the clips at hand, the page at / plays them.
+SOUND = $(if $(wildcard $(DATA)/audio),--audio "$(DATA)/audio" $(patsubst %,--tracks "%",$(firstword $(wildcard $(DATA)/tracks.*))))
+
 .PHONY: demo-catalogue
 demo-catalogue: $(READY)
 	@$(BIN)/python -m needledrop.demo "$(DATA)"
 
 serve: $(READY)
-	@$(BIN)/python -m serving --registry "$(OUT)/registry" --store "$(OUT)/store" --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	@$(BIN)/python -m serving --registry "$(OUT)/registry" --store "$(OUT)/store" $(SOUND) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 # BuildKit is needed: either `docker buildx` is there, or the client has it built in (as Debian's).
 DOCKER ?= docker

@@ -42,5 +42,5 @@ def visit(browser: Browser, origin: str, **options: object) -> Iterator[BrowserC
     context.close()
     assert asked
     local = (f"{origin}/", f"blob:{origin}/", "data:")
-    assert [url for url in asked if not url.startswith(local)] == []
-    assert failures == []
+    elsewhere = [url for url in asked if not url.startswith(local)]
+    assert not elsewhere + failures, elsewhere + failures
