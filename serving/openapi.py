@@ -74,8 +74,8 @@ def page_of(
         }
         page["security"] = [{"key": []}, {"bearer": []}]
         for path, item in page["paths"].items():
-            for operation in item.values():
-                if is_open_path("GET", path):
+            for method, operation in item.items():
+                if is_open_path(method.upper(), path):
                     operation["security"] = []
                 else:
                     operation["responses"]["401"] = _refused(401)
@@ -218,8 +218,9 @@ _REQUEST_ID = {
     "name": HEADER,
     "in": "header",
     "required": False,
-    "description": "The caller's id of the request; another one is made where it isn't fit.",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    "description": "The caller's id of the request; one that isn't 1 to 128 visible ASCII "
+    "characters is replaced by a new one.",
+    "schema": {"type": "string"},
 }
 _N_JSON_BYTES = {
     "name": "Inference-Header-Content-Length",

@@ -347,6 +347,9 @@ async def _answer_no_body(request: Request, error: RequestValidationError) -> JS
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    if request.method == "GET" and request.url.path.endswith((":predict", ":explain")):
+        # KServe takes the verb for a part of the model's name.
+        return await _answer_no_route(request, HTTPException(405, headers={"allow": "POST"}))
     return await _answer_refused(request, refusal_from(error))
 
 
