@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.ranking.recommender import N_DIVERSE, Listener, Listing
+from needledrop.ranking.recommender import Listener, Listing
 from needledrop.ranking.song_index import Filters
 from serving.kserve_api import InferRequest, InferResponse
 from serving.limits import ServingLimits
@@ -120,7 +120,7 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
             "malformed",
             f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}",
         )
-    listing = Listing(
+    return Listing(
         k=given.count("k"),
         offset=given.count("offset"),
         filters=Filters(
@@ -133,13 +133,6 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
         diversity=given.share("diversity"),
         n_because=given.count("n_because"),
     )
-    if listing.diversity > 0 and listing.offset + listing.k > N_DIVERSE:
-        raise Refused(
-            "over_limit",
-            f"parameters: with diversity, expected offset + k of at most {N_DIVERSE}, got "
-            f"{listing.offset + listing.k}",
-        )
-    return listing
 
 
 def n_nearest_from(asked: Asked, limits: ServingLimits) -> int:
