@@ -62,7 +62,8 @@ def parameters_of(limits: ServingLimits) -> dict[str, Parameter]:
         ),
         "diversity": Parameter(
             "share",
-            f"From 0 (by score alone) to 1; above 0, the list ends after {N_DIVERSE} songs. KServe's gRPC client, which sends no fractions, may send it as text.",
+            f"From 0 (by score alone) to 1; above 0, the list ends after {N_DIVERSE} songs. "
+            "KServe's gRPC client, which sends no fractions, may send it as text.",
             0.0,
         ),
         "exclude_played": Parameter(
