@@ -75,7 +75,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not long and not engines and not docker"
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not engines"
 
 test-engines: $(READY)
 	$(BIN)/python -m pytest -m engines

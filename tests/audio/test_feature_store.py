@@ -217,6 +217,7 @@ def test_unusable_clips_are_listed_with_their_reason_and_the_rest_goes_on(tmp_pa
     assert "SO1" not in store
 
 
+@pytest.mark.long
 def test_several_processes_give_the_same_features_as_one(tmp_path, clips):
     one = extract_features(clips, tmp_path / "a", tmp_path / "a.json", CONFIG)
     two = ExtractionConfig(clips_per_shard=2, n_processes=2)
@@ -309,6 +310,7 @@ def test_clips_are_found_by_their_stem_at_any_depth(tmp_path):
         find_clips(tmp_path / "nowhere", tracks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_a_full_disk_ends_the_run_and_the_same_again_finishes_it(tmp_path, n_processes):
     (tmp_path / "audio").mkdir()

@@ -306,6 +306,7 @@ def test_a_store_that_stays_broken_hides_no_failure(world, monkeypatch, capsys):
     assert world.state()[:3] == world.agreed(1)[:3]
 
 
+@pytest.mark.long
 def test_a_real_predictor_is_asked(world, tmp_path, monkeypatch):
     """``python -m serving`` of the very registry answers in place of the pods."""
     world.add(1)

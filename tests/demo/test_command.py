@@ -97,6 +97,7 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path):
     assert not list((tmp_path / "out").rglob("*.mp3"))
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, out, "--songs", "40", "--users", "20", "--processes", "2"]

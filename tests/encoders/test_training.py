@@ -55,6 +55,7 @@ def rising():
     return lambda _network: float(next(calls))
 
 
+@pytest.mark.long
 def test_it_learns_what_can_be_heard(heard):
     store, factors = heard
     net = network()

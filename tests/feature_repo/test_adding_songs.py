@@ -225,6 +225,7 @@ def adding(location: str, *arguments: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.long
 def test_a_write_that_was_killed_is_finished_by_the_next(store, location):
     publish(store, "b1", NOON)
     killed = adding(location, "0", "SN004")
@@ -242,6 +243,7 @@ def test_a_write_that_was_killed_is_finished_by_the_next(store, location):
     np.testing.assert_array_equal(store.online_song_factors(NEW).factors, expected)
 
 
+@pytest.mark.long
 def test_two_at_once_add_each_song_once(store, location):
     publish(store, "b1", NOON)
     other = adding(location, "3")

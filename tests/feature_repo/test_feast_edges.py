@@ -140,6 +140,7 @@ def write(store: FactorStore, value: int, version: str, at: datetime) -> np.ndar
     return factors
 
 
+@pytest.mark.long
 def test_a_host_keeps_its_metrics_its_environment_and_its_peace(
     host: subprocess.Popen[str], run_folder: Path
 ) -> None:

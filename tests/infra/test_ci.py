@@ -156,6 +156,7 @@ def environment(server, tmp_path):
     }
 
 
+@pytest.mark.long
 def test_not_promoted_is_a_green_job_with_a_summary(server, environment, tmp_path):
     server.outcome = "not promoted"
     environment |= {"NEEDLEDROP_SET": "n_epochs=40; dropout=0.3\n", "NEEDLEDROP_PLAYS": "s3://n/*"}
@@ -169,6 +170,7 @@ def test_not_promoted_is_a_green_job_with_a_summary(server, environment, tmp_pat
     assert TOKEN not in done.stdout + done.stderr + (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.long
 def test_a_failed_run_is_a_red_job_with_a_summary(server, environment, tmp_path):
     server.outcome = "failed"
     done = run(CI / "retrain.sh", **environment)
@@ -178,6 +180,7 @@ def test_a_failed_run_is_a_red_job_with_a_summary(server, environment, tmp_path)
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.long
 def test_a_cancelled_job_cancels_the_run(server, environment, tmp_path):
     server.outcome = "never"
     process = subprocess.Popen(

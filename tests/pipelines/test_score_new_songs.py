@@ -90,6 +90,7 @@ def test_a_clip_of_no_use_is_named_with_its_reason(scored):
     assert "| of them new | 5 |" in (scored / "report-score-new-songs" / "new_songs.md").read_text()
 
 
+@pytest.mark.long
 def test_a_second_run_adds_nothing(scored, world, tmp_path, capsys):
     data, out, _ = world
     store = FactorStore.open(scored / "store")
@@ -118,6 +119,7 @@ def test_a_second_run_adds_nothing(scored, world, tmp_path, capsys):
     assert after == stamps
 
 
+@pytest.mark.long
 def test_too_many_broken_clips_fail_the_step_and_add_nothing(world, tmp_path):
     data, out, bundle = world
     publish(tmp_path / "store", bundle)
@@ -144,6 +146,7 @@ def test_without_a_champion_it_says_what_to_do(world, tmp_path):
         find(str(data / "tracks.csv"), str(data / "audio"), *places, 0.01, Journal("test"))
 
 
+@pytest.mark.long
 def test_a_champion_that_was_promoted_meanwhile_takes_no_songs_of_the_old_one(world, tmp_path):
     data, out, old = world
     shutil.copytree(out / "registry", tmp_path / "registry")

@@ -357,6 +357,7 @@ def test_ctrl_c_cancels_the_run_cleanly(server, tmp_path):  # SIGTERM: tests/inf
     assert "## needledrop-train: cancelled" in (tmp_path / "s.md").read_text()
 
 
+@pytest.mark.long
 def test_a_signal_while_the_run_is_being_started_ends_what_was_started(server):
     # The run is there, its answer was lost, and lists don't answer until the signal came.
     server.faults += [Fault("POST", "/runs$", "lost"), Fault("GET", "/runs$", 503, times=10**6)]

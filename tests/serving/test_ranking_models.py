@@ -191,6 +191,7 @@ def test_v2_and_grpc_say_the_same_as_v1(world):
     assert ids == [song["song_id"] for song in v1["songs"]]
 
 
+@pytest.mark.long
 def test_a_new_song_is_recommended_from_the_answer_on_and_after_a_restart(tmp_path):
     bundle = make_world(tmp_path, seed=3)
     options = ("--store", str(tmp_path / "store"))

@@ -123,6 +123,7 @@ def test_a_bundle_that_fails_its_rehearsal_is_refused_once(
     assert {a["predictions"][0]["bundle"][:16] for _, a in clients.answers} == {good}
 
 
+@pytest.mark.long
 def test_sigterm_under_load_loses_no_accepted_request(swapping: Server, wav: bytes) -> None:
     """Neither those being answered nor those whose body is still on its way."""
     body = json.dumps({"instances": [{"audio": base64.b64encode(wav).decode()}] * 8}).encode()
