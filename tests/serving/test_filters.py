@@ -158,6 +158,7 @@ def generated(ranking: RankingWorld) -> Iterator[RankingWorld]:
         wait_for(lambda: client.status().bundle == ranking.bundle.fingerprint)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [101, 102, 103, 104, 105])
 def test_no_song_appears_that_may_not(generated: RankingWorld, tmp_path: Path, seed: int) -> None:
     generator = np.random.default_rng(seed)

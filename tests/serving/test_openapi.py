@@ -139,6 +139,7 @@ def test_whatever_is_asked_is_answered_as_the_page_says(ranking: RankingWorld, m
             assert cases_of(ranking.server, path, mode)
 
 
+@pytest.mark.long
 def test_what_the_page_allows_is_answered_and_what_it_forbids_is_refused(
     ranking: RankingWorld,
 ) -> None:
