@@ -12,7 +12,6 @@ weights, and without --clip the clip is 30 s of a chord in Ogg; neither changes 
 
 import argparse
 import copy
-import importlib.util
 import io
 import os
 import statistics
@@ -146,12 +145,6 @@ def ahead_of_time(network: nn.Module, windows: Tensor) -> Engine:
     return torch._inductor.aoti_load_package(torch._inductor.aoti_compile_and_package(exported))
 
 
-def onnx_runtime(network: nn.Module, windows: Tensor) -> Engine:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ModuleNotFoundError("not installed")
-    raise NotImplementedError("installed, but not measured here yet")
-
-
 MAKERS: dict[str, Callable[[nn.Module, Tensor], Engine]] = {
     "eager": lambda network, _: network,
     "eager, not channels-last": contiguous,
@@ -161,7 +154,6 @@ MAKERS: dict[str, Callable[[nn.Module, Tensor], Engine]] = {
     "TorchScript, frozen": frozen,
     "torch.compile": compiled,
     "AOTInductor": ahead_of_time,
-    "ONNX Runtime": onnx_runtime,
 }
 
 

@@ -6,7 +6,7 @@ Every answer names one bundle, and every factor that it was made from is of that
 # ruff: noqa: ARG002  (signatures are KServe's)
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,15 @@ from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import ArtifactBroken, StoreUnreachable
 from needledrop.ranking.recommender import Listing, Ranked
 from serving import metrics
+from serving.answers import (
+    described,
+    listed,
+    listed_arrays,
+    padded,
+    recommended,
+    recommended_arrays,
+    scored,
+)
 from serving.asking import (
     Asked,
     Member,
@@ -84,11 +93,11 @@ class _RankingModel(ServedModel):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Describe the inputs."""
-        return [_described(name) for name in self.form.fields]
+        return [described(name) for name in self.form.fields]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Describe the outputs."""
-        return [_described(name) for name in self.form.outputs]
+        return [described(name) for name in self.form.outputs]
 
     async def preprocess(
         self, payload: UnreadBody | InferRequest, headers: dict[str, str] | None = None
@@ -177,7 +186,7 @@ class FactorsModel(_RankingModel):
                 {
                     "factors": row.tolist() if is_known else None,
                     "source": source,
-                    "nearest": _scored(one, "score") if is_known else [],
+                    "nearest": scored(one, "score") if is_known else [],
                     "unknown": [] if is_known else [member.text("song_id")],
                 }
                 for member, row, source, is_known, one in zip(
@@ -190,7 +199,7 @@ class FactorsModel(_RankingModel):
                 )
             ]
             return payload.say(predictions, self.common(songs.knowledge))
-        ids, scores = _padded([one.ids for one in ranked], [one.scores for one in ranked])
+        ids, scores = padded([one.ids for one in ranked], [one.scores for one in ranked])
         arrays = {
             "factors": songs.factors,
             "source": np.array(songs.sources, dtype=np.object_),
@@ -237,19 +246,19 @@ class RecommendModel(_RankingModel):
                 metrics.FALLBACKS.labels(one.fallback).inc()
         metrics.LISTENERS_ASKED.inc(len(ranked))
         if payload.is_v1:
-            return payload.say([_recommended(one) for one in ranked], self.common(knowledge))
-        return payload.say(_recommended_arrays(ranked), self.common(knowledge))
+            return payload.say([recommended(one) for one in ranked], self.common(knowledge))
+        return payload.say(recommended_arrays(ranked), self.common(knowledge))
 
 
-class SimilarModel(_RankingModel):
-    """Songs like a song."""
+class _SongListModel(_RankingModel):
+    """A list for each song or clip; a subclass ranks, and names what is in its lists."""
 
-    form = Form(
-        "similar",
-        _SONG,
-        (*_PAGE, *_SONG_FILTERS),
-        ("song_ids", "scores", "n_songs", "fallback", "unknown"),
-    )
+    item: str
+    items: str
+
+    def ranked(self, songs: _Songs, listings: list[Listing]) -> list[Ranked]:
+        """Rank for each song."""
+        raise NotImplementedError
 
     async def predict(
         self,
@@ -257,22 +266,36 @@ class SimilarModel(_RankingModel):
         headers: dict[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> Any:
-        """Rank songs by usage pattern for each member."""
-        listing = listing_from(payload, self.limits)
+        """Look up or encode, and rank for each member."""
+        listings = [listing_from(payload, self.limits)] * len(payload.members)
         songs = await self.songs_of(payload.members)
-        recommender = songs.knowledge.recommender
-        listings = [listing] * len(payload.members)
-        ranked = await self.scorer.run(
-            lambda: recommender.similar(songs.factors, listings, songs.rows.tolist(), _now())
-        )
+        ranked = await self.scorer.run(lambda: self.ranked(songs, listings))
         answers = _without_unknown(ranked, payload.members, songs.is_known)
         common = self.common(songs.knowledge)
         if payload.is_v1:
-            return payload.say([_listed(one, "songs", "song_id") for one in answers], common)
-        return payload.say(_listed_arrays(answers, "song_ids", "n_songs"), common)
+            return payload.say([listed(one, self.items, self.item) for one in answers], common)
+        ids_name, _, count_name, *_ = self.form.outputs
+        return payload.say(listed_arrays(answers, ids_name, count_name), common)
 
 
-class ListenersModel(_RankingModel):
+class SimilarModel(_SongListModel):
+    """Songs like a song, by usage pattern."""
+
+    form = Form(
+        "similar",
+        _SONG,
+        (*_PAGE, *_SONG_FILTERS),
+        ("song_ids", "scores", "n_songs", "fallback", "unknown"),
+    )
+    item, items = "song_id", "songs"
+
+    def ranked(self, songs: _Songs, listings: list[Listing]) -> list[Ranked]:
+        """Rank songs."""
+        recommender = songs.knowledge.recommender
+        return recommender.similar(songs.factors, listings, songs.rows.tolist(), _now())
+
+
+class ListenersModel(_SongListModel):
     """Listeners for a song."""
 
     form = Form(
@@ -281,26 +304,12 @@ class ListenersModel(_RankingModel):
         (*_PAGE, "exclude_played"),
         ("user_ids", "scores", "n_users", "fallback", "unknown"),
     )
+    item, items = "user_id", "listeners"
 
-    async def predict(
-        self,
-        payload: Asked,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> Any:
-        """Rank listeners for each member."""
-        listing = listing_from(payload, self.limits)
-        songs = await self.songs_of(payload.members)
+    def ranked(self, songs: _Songs, listings: list[Listing]) -> list[Ranked]:
+        """Rank listeners."""
         recommender = songs.knowledge.recommender
-        listings = [listing] * len(payload.members)
-        ranked = await self.scorer.run(
-            lambda: recommender.listeners_for(songs.factors, listings, songs.rows.tolist())
-        )
-        answers = _without_unknown(ranked, payload.members, songs.is_known)
-        common = self.common(songs.knowledge)
-        if payload.is_v1:
-            return payload.say([_listed(one, "listeners", "user_id") for one in answers], common)
-        return payload.say(_listed_arrays(answers, "user_ids", "n_users"), common)
+        return recommender.listeners_for(songs.factors, listings, songs.rows.tolist())
 
 
 class NewSongsModel(_RankingModel):
@@ -389,39 +398,6 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _scored(ranked: Ranked, name: str) -> list[dict[str, Any]]:
-    return [
-        {"song_id": one, name: score} for one, score in zip(ranked.ids, ranked.scores, strict=True)
-    ]
-
-
-def _recommended(ranked: Ranked) -> dict[str, Any]:
-    return {
-        "songs": [
-            {
-                "song_id": song_id,
-                "score": score,
-                "because": [{"song_id": one, "similarity": cosine} for one, cosine in reasons],
-            }
-            for song_id, score, reasons in zip(
-                ranked.ids, ranked.scores, ranked.because, strict=True
-            )
-        ],
-        "fallback": ranked.fallback or None,
-        "unknown": list(ranked.unknown),
-    }
-
-
-def _listed(ranked: Ranked, name: str, key: str) -> dict[str, Any]:
-    return {
-        name: [
-            {key: one, "score": score} for one, score in zip(ranked.ids, ranked.scores, strict=True)
-        ],
-        "fallback": ranked.fallback or None,
-        "unknown": list(ranked.unknown),
-    }
-
-
 def _without_unknown(
     ranked: list[Ranked], members: Sequence[Member], is_known: NDArray[np.bool_]
 ) -> list[Ranked]:
@@ -432,64 +408,3 @@ def _without_unknown(
         else Ranked([], [], [], fallback=UNKNOWN_SONG, unknown=(member.text("song_id"),))
         for one, member, known in zip(ranked, members, is_known.tolist(), strict=True)
     ]
-
-
-def _recommended_arrays(ranked: list[Ranked]) -> Mapping[str, NDArray[Any]]:
-    arrays = dict(_listed_arrays(ranked, "song_ids", "n_songs"))
-    n_songs = arrays["song_ids"].shape[1]
-    n_because = max((len(some) for one in ranked for some in one.because), default=0)
-    ids = np.full((len(ranked), n_songs, n_because), "", dtype=np.object_)
-    scores = np.zeros(ids.shape, dtype=np.float32)
-    for row, one in enumerate(ranked):
-        for place, reasons in enumerate(one.because):
-            for number, (song_id, cosine) in enumerate(reasons):
-                ids[row, place, number], scores[row, place, number] = song_id, cosine
-    return {**arrays, "because_song_ids": ids, "because_scores": scores}
-
-
-def _listed_arrays(
-    ranked: list[Ranked], ids_name: str, count_name: str
-) -> Mapping[str, NDArray[Any]]:
-    ids, scores = _padded([one.ids for one in ranked], [one.scores for one in ranked])
-    unknown, _ = _padded([list(one.unknown) for one in ranked], [[] for _ in ranked])
-    return {
-        ids_name: ids,
-        "scores": scores,
-        count_name: np.array([len(one.ids) for one in ranked], dtype=np.int32),
-        "fallback": np.array([one.fallback for one in ranked], dtype=np.object_),
-        "unknown": unknown,
-    }
-
-
-def _padded(
-    ids: list[list[str]], scores: list[list[float]]
-) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
-    """Return lists of unequal lengths as arrays (n, N), with "" and 0 where a list has ended."""
-    longest = max(map(len, ids), default=0)
-    all_ids = np.full((len(ids), longest), "", dtype=np.object_)
-    all_scores = np.zeros(all_ids.shape, dtype=np.float32)
-    for row, (some, values) in enumerate(zip(ids, scores, strict=True)):
-        all_ids[row, : len(some)] = some
-        all_scores[row, : len(values)] = values
-    return all_ids, all_scores
-
-
-_NUMBERS = ("scores", "because_scores", "nearest_scores", "factors", "log_mel")
-_COUNTS = ("n_songs", "n_users", "added", "year")
-_N_AXES = {"log_mel": 3, "because_song_ids": 3, "because_scores": 3}
-_MATRICES = (
-    "liked",
-    "unknown",
-    "factors",
-    "scores",
-    "song_ids",
-    "user_ids",
-    "nearest_song_ids",
-    "nearest_scores",
-)
-
-
-def _described(name: str) -> dict[str, Any]:
-    datatype = "FP32" if name in _NUMBERS else "INT32" if name in _COUNTS else "BYTES"
-    n_axes = _N_AXES.get(name, 2 if name in _MATRICES else 1)
-    return {"name": name, "datatype": datatype, "shape": [-1] * n_axes}
