@@ -35,7 +35,7 @@ $(READY): requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	awk '/^uv==/{found=1} found{print} found && !/\\$$/{exit}' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@echo ../../../.. > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/needledrop.pth
 	@touch $@
 

@@ -17,12 +17,19 @@ from serving.memory import Knowledge
 
 _Result = TypeVar("_Result")
 _AT_ONCE = 32
+_TURNS = 2
+# Multiplications of a round that is scored where requests are read: some 10 ms of one core.
+_MOST_BETWEEN_REQUESTS = 200_000_000
 
 Wish = tuple[Listener, Listing]
 
 
 class Scorer:
-    """Scores in a thread of its own, so that no clip that is being decoded is waited for."""
+    """Scores rounds: short ones in the event loop itself, long ones in a thread of their own.
+
+    Where requests are read and scored by two threads, they hand Python's lock back and forth in
+    the middle of everything: that costs more than a short round does.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
@@ -49,6 +56,7 @@ class Scorer:
 
     async def _score(self) -> None:
         while self._waiting:
+            await self._those_on_their_way()
             knowledge = self._waiting[0][0]
             batch = []
             n_wishes = 0
@@ -60,6 +68,15 @@ class Scorer:
             if batch:
                 await self._score_together(knowledge, batch)
 
+    async def _those_on_their_way(self) -> None:
+        """Let requests that have arrived be read: it takes one turn of the loop to be read, one
+        more to be here, and no time where there are none."""
+        n_still = n_known = 0
+        while n_still < _TURNS and n_known < _AT_ONCE:
+            await asyncio.sleep(0)
+            n_still = n_still + 1 if len(self._waiting) == n_known else 0
+            n_known = len(self._waiting)
+
     async def _score_together(
         self,
         knowledge: Knowledge,
@@ -68,7 +85,10 @@ class Scorer:
         everyone = [wish for wishes, _ in batch for wish in wishes]
         metrics.BATCH_WISHES.observe(len(everyone))
         try:
-            ranked = await self.run(lambda: _timed(knowledge, everyone))
+            if _is_short(knowledge, everyone):
+                ranked = _timed(knowledge, everyone)
+            else:
+                ranked = await self.run(lambda: _timed(knowledge, everyone))
         except Exception as error:
             for _, answer in batch:
                 if not answer.done():
@@ -79,6 +99,13 @@ class Scorer:
             if not answer.done():
                 answer.set_result(ranked[start : start + len(wishes)])
             start += len(wishes)
+
+
+def _is_short(knowledge: Knowledge, wishes: list[Wish]) -> bool:
+    """Tell whether other requests may wait while this round is scored."""
+    index = knowledge.recommender.index
+    n_products = len(wishes) * len(index) * index.n_factors
+    return n_products <= _MOST_BETWEEN_REQUESTS and all(listing.is_plain for _, listing in wishes)
 
 
 def _timed(knowledge: Knowledge, wishes: list[Wish]) -> list[Ranked]:

@@ -212,6 +212,7 @@ class PredictorServer(ModelServer):
         config = self._config
         self._rest_server.config.host = config.host
         self._refuse_alike()
+        self._measure_once()
         self._stop_together()
         if config.grpc_port is not None:
             self._grpc_server = GrpcDoor(
@@ -265,6 +266,12 @@ class PredictorServer(ModelServer):
             app.add_exception_handler(NotImplementedError, _answer_no_route)
 
         self._rest_server._add_exception_handlers = add_handlers_and_ours
+
+    def _measure_once(self) -> None:
+        """Leave out what KServe and FastAPI would measure of each request: both look up the time
+        and settings on every one, to tell nobody, and a model's own figures are told already."""
+        self._rest_server._add_middlewares = lambda _app: None
+        rest_app._telemetry.update(tracing=False, metrics=False, logs=False)
 
     def _stop_together(self) -> None:
         """Have a signal that uvicorn takes stop gRPC too, and not when HTTP has come to its end."""

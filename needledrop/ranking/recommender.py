@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from needledrop.errors import ConfigRejected
@@ -25,8 +24,9 @@ from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.fold_in import fold_in_liked
 from needledrop.factors.wmf import WmfConfig
 from needledrop.ranking.collection import Collection, Listeners, Songs
+from needledrop.ranking.inner_products import RoughScores
 from needledrop.ranking.picking import diverse_order, within_cap
-from needledrop.ranking.scores import Floats, Indices, top_songs
+from needledrop.ranking.scores import Floats, Indices, inner_products, top_songs
 from needledrop.ranking.similar import gram_of_users
 from needledrop.ranking.song_index import Filters, SongIndex
 
@@ -81,6 +81,16 @@ class Listing:
     max_per_artist: int | None = None
     diversity: float = 0.0
     n_because: int = 1
+
+    @property
+    def n_wanted(self) -> int:
+        """How many songs the list must have for the page to be full."""
+        return self.offset + self.k
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the order is that of the scores alone."""
+        return self.diversity == 0 and self.max_per_artist is None
 
 
 @dataclass(frozen=True)
@@ -171,24 +181,17 @@ class Recommender:
             now: the time, with a time zone; a song not yet released then doesn't appear.
         """
         placed = [self._placed(listener) for listener, _ in wishes]
-        tastes = np.stack([taste for taste, _, _, _ in placed])
-        scores = self.scores(tastes)
+        listings = [listing for _, listing in wishes]
+        owns = [own for _, own, _, _ in placed]
+        scores = self.index.scores(np.stack([taste for taste, _, _, _ in placed]))
+        pages = self._pages(scores, listings, owns, now)
+        reasons = self._because([rows for rows, _ in pages], owns, listings)
         return [
-            self._ranked(row, listing, own, fallback, unknown, now)
-            for row, (_, listing), (_, own, fallback, unknown) in zip(
-                scores, wishes, placed, strict=True
+            Ranked(self.index.ids_of(rows), values.tolist(), because, fallback, unknown)
+            for (rows, values), because, (_, _, fallback, unknown) in zip(
+                pages, reasons, placed, strict=True
             )
         ]
-
-    def scores(self, tastes: Floats) -> Floats:
-        """Return the scores (B, I) float32 of every song for tastes (B, k)."""
-        # Torch's product of a few rows with many is twice as fast as NumPy's.
-        product = torch.mm(
-            torch.from_numpy(np.ascontiguousarray(tastes)),
-            torch.from_numpy(self.index.songs.factors).T,
-        )
-        scores: Floats = product.numpy()
-        return scores
 
     def similar(
         self, factors: Floats, listings: Sequence[Listing], own: Sequence[int], now: datetime
@@ -201,14 +204,10 @@ class Recommender:
             own: (B,) the query's own row, which is left out; -1 where it is no song of the index.
             now: as for :meth:`recommend`.
         """
-        cosines = self.index.cosines(factors)
-        plain = [replace(listing, exclude_played=True, n_because=0) for listing in listings]
-        return [
-            self._ranked(
-                row, listing, np.array([self_row] if self_row >= 0 else [], np.int64), "", (), now
-            )
-            for row, listing, self_row in zip(cosines, plain, own, strict=True)
-        ]
+        plain = [replace(listing, exclude_played=True) for listing in listings]
+        itself = [np.array([row] if row >= 0 else [], dtype=np.int64) for row in own]
+        pages = self._pages(self.index.cosines(factors), plain, itself, now)
+        return [Ranked(self.index.ids_of(rows), values.tolist()) for rows, values in pages]
 
     def listeners_for(
         self, factors: Floats, listings: Sequence[Listing], own: Sequence[int]
@@ -221,9 +220,7 @@ class Recommender:
             own: (B,) each song's row in the index; -1 where it has none, and nobody has played it.
         """
         users = self._listeners
-        scores = torch.mm(
-            torch.from_numpy(np.ascontiguousarray(factors)), torch.from_numpy(users.factors).T
-        ).numpy()
+        scores = inner_products(factors, users.factors)
         answers = []
         for row, listing, song in zip(scores, listings, own, strict=True):
             if listing.exclude_played and 0 <= song < self._played_by.shape[1]:
@@ -279,34 +276,36 @@ class Recommender:
         blended: Floats = (share * folded + (1 - share) * self._mean_listener).astype(np.float32)
         return blended
 
-    def _ranked(
+    def _pages(
         self,
-        scores: Floats,
-        listing: Listing,
-        own: Indices,
-        fallback: str,
-        unknown: tuple[str, ...],
+        scores: RoughScores,
+        listings: Sequence[Listing],
+        owns: Sequence[Indices],
         now: datetime,
-    ) -> Ranked:
-        """Rank one row of scores (I,), which is overwritten."""
-        self.index.hide(scores, listing.filters, now)
-        if listing.exclude_played:
-            scores[own] = -np.inf
-        rows, values = self._picked(scores, listing)
-        page = slice(listing.offset, listing.offset + listing.k)
-        rows, values = rows[page], values[page]
-        return Ranked(
-            ids=self.index.ids_of(rows),
-            scores=values.tolist(),
-            because=self._because(rows, own, listing.n_because),
-            fallback=fallback,
-            unknown=unknown,
-        )
+    ) -> list[tuple[Indices, Floats]]:
+        """Return each row's page: rows and scores of songs. What may not appear is hidden."""
+        hidden = {
+            filters: self.index.hidden(filters, now)
+            for filters in {listing.filters for listing in listings}
+        }
+        for values, listing, own in zip(scores.values, listings, owns, strict=True):
+            values[hidden[listing.filters]] = -np.inf
+            if listing.exclude_played:
+                values[own] = -np.inf
+        plain = [row for row, listing in enumerate(listings) if listing.is_plain]
+        n_wanted = max((listings[row].n_wanted for row in plain), default=0)
+        best = dict(zip(plain, scores.best_of_all(plain, n_wanted), strict=True))
+        pages = []
+        for row, listing in enumerate(listings):
+            rows, picked = best[row] if row in best else self._picked(scores, row, listing)
+            page = slice(listing.offset, listing.n_wanted)
+            pages.append((rows[page], picked[page]))
+        return pages
 
-    def _picked(self, scores: Floats, listing: Listing) -> tuple[Indices, Floats]:
-        n_wanted = listing.offset + listing.k
+    def _picked(self, scores: RoughScores, row: int, listing: Listing) -> tuple[Indices, Floats]:
+        n_wanted = listing.n_wanted
         n_pool = N_DIVERSE if listing.diversity > 0 else n_wanted
-        rows, values = _best(scores, n_pool)
+        rows, values = scores.best(row, n_pool)
         n_looked_at = n_pool
         while listing.max_per_artist is not None:
             within = within_cap(self.index.artists_of(rows), listing.max_per_artist)
@@ -314,7 +313,7 @@ class Recommender:
                 rows, values = rows[within][:n_pool], values[within][:n_pool]
                 break
             n_looked_at *= 4
-            rows, values = _best(scores, n_looked_at)
+            rows, values = scores.best(row, n_looked_at)
         if listing.diversity > 0:
             directions = self.index.directions(self.index.songs.factors[rows])
             order = diverse_order(values, directions, listing.diversity, n_wanted)
@@ -322,21 +321,32 @@ class Recommender:
         return rows, values
 
     def _because(
-        self, rows: Indices, own: Indices, n_because: int
-    ) -> list[list[tuple[str, float]]]:
-        """Return each song's nearest of the listener's own songs, by usage pattern."""
-        if n_because == 0 or not len(own) or not len(rows):
-            return [[] for _ in rows]
-        own = own[:_MOST_REASONS_FROM]
-        factors = self.index.songs.factors
-        cosines = self.index.directions(factors[rows]) @ self.index.directions(factors[own]).T
-        cosines[rows[:, np.newaxis] == own] = 0  # no song is a reason for itself
-        columns, values = top_songs(np.clip(cosines, -1, 1), n_because)
-        ids = np.array(self.index.ids_of(own), dtype=np.object_)
-        return [
-            [(song_id, cosine) for song_id, cosine in zip(some, near, strict=True) if cosine > 0]
-            for some, near in zip(ids[columns].tolist(), values.tolist(), strict=True)
-        ]
+        self, pages: Sequence[Indices], owns: Sequence[Indices], listings: Sequence[Listing]
+    ) -> list[list[list[tuple[str, float]]]]:
+        """Return, for each song of each page, the listener's own songs of nearest usage pattern."""
+        starts = np.cumsum([0, *map(len, pages)])
+        queries = self.index.pattern_queries(np.concatenate(pages))
+        reasons: list[list[list[tuple[str, float]]]] = []
+        for start, rows, own, listing in zip(starts, pages, owns, listings, strict=False):
+            own = own[:_MOST_REASONS_FROM]
+            if listing.n_because == 0 or not len(own) or not len(rows):
+                reasons.append([[] for _ in rows])
+                continue
+            cosines = self.index.cosines_with(queries[start : start + len(rows)], own)
+            cosines[rows[:, np.newaxis] == own] = 0  # no song is a reason for itself
+            columns, values = top_songs(cosines, listing.n_because)
+            ids = iter(self.index.ids_of(own[columns.ravel()]))
+            reasons.append(
+                [
+                    [
+                        (song_id, cosine)
+                        for cosine, song_id in zip(near, ids, strict=False)
+                        if cosine > 0
+                    ]
+                    for near in values.tolist()
+                ]
+            )
+        return reasons
 
 
 def _best(scores: Floats, n_best: int) -> tuple[Indices, Floats]:

@@ -96,14 +96,22 @@ class SimilarSongs:
 
 def usage_directions(factors: Floats, root: NDArray[np.float64]) -> Floats:
     """Return L^T y of length one for each row y, (n, k) float32; zero where there is none."""
-    rows = factors.astype(np.float64)
-    pattern = rows @ root
-    length = np.linalg.norm(pattern, axis=1, keepdims=True)
-    # Below rounding error of the product, a direction would be noise.
-    known = length > 1e-12 * np.linalg.norm(root) * np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = pattern_lengths(factors, root)[:, np.newaxis]
+    pattern = factors.astype(np.float64) @ root
     directions = np.zeros(pattern.shape)
-    np.divide(pattern, length, out=directions, where=known)
+    np.divide(pattern, lengths, out=directions, where=lengths > 0)
     return directions.astype(np.float32)
+
+
+def pattern_lengths(factors: Floats, root: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the length |X y| = |L^T y| of each row's usage pattern, (n,) float64.
+
+    Below the rounding error of the product it is zero: a direction would be noise.
+    """
+    rows = factors.astype(np.float64)
+    lengths = np.linalg.norm(rows @ root, axis=1)
+    least = 1e-12 * np.linalg.norm(root) * np.linalg.norm(rows, axis=1)
+    return np.where(lengths > least, lengths, 0.0)
 
 
 def gram_of_users(user_factors: ArrayLike) -> NDArray[np.float64]:

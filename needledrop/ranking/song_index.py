@@ -11,12 +11,12 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.errors import FactorsRejected, ShapeMismatch
+from needledrop.errors import ShapeMismatch
 from needledrop.ranking.collection import Songs
-from needledrop.ranking.scores import Floats, Indices, finite_factors
-from needledrop.ranking.similar import root_of_gram, usage_directions
-
-_GROWTH = 1.25
+from needledrop.ranking.growing import GrowingRows
+from needledrop.ranking.inner_products import InnerProductSearch, RoughScores, exact_scores
+from needledrop.ranking.scores import Floats, Indices, finite_factors, inner_products
+from needledrop.ranking.similar import pattern_lengths, root_of_gram, usage_directions
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class SongIndex:
         factors = finite_factors(songs.factors, "song factors (I, k)")
         self._root = root_of_gram(gram, factors.shape[1])
         self._gram = np.asarray(gram, dtype=np.float64)
-        self._matrix = _GrowingMatrix(factors)
-        lengths = np.linalg.norm(factors.astype(np.float64) @ self._root, axis=1)
-        self._set(songs, factors, lengths, rows)
+        self._matrix = GrowingRows(factors)
+        self._search = InnerProductSearch(factors)
+        self._set(songs, factors, pattern_lengths(factors, self._root), rows)
 
     def _set(
         self, songs: Songs, factors: Floats, lengths: NDArray[np.float64], rows: dict[str, int]
@@ -103,25 +103,27 @@ class SongIndex:
         artists: Indices = self._artists[rows]
         return artists
 
-    def hide(self, scores: Floats, filters: Filters, now: datetime) -> None:
-        """Set the scores (I,) of songs that may not appear to minus infinity, in place.
+    def hidden(self, filters: Filters, now: datetime) -> Indices:
+        """Return the rows (n,) of songs that may not appear; one may come twice.
 
         Args:
-            scores: (I,) float32.
             filters: of the request.
             now: the time, with a time zone; songs not yet released by then are hidden.
         """
         songs = self.songs
-        scores[self._withdrawn] = -np.inf
         moment = np.datetime64(int(now.timestamp()), "s")
-        scores[self._upcoming[songs.available_from[self._upcoming] > moment]] = -np.inf
+        rows = [self._withdrawn, self._upcoming[songs.available_from[self._upcoming] > moment]]
         if filters.region in self._blocked:
-            scores[self._blocked[filters.region]] = -np.inf
+            rows.append(self._blocked[filters.region])
         if filters.newer_than is not None:
-            scores[songs.years <= filters.newer_than] = -np.inf
-            scores[songs.years == 0] = -np.inf
+            rows.append(np.flatnonzero((songs.years <= filters.newer_than) | (songs.years == 0)))
         if filters.only_unplayed:
-            scores[songs.n_plays > 0] = -np.inf
+            rows.append(np.flatnonzero(songs.n_plays > 0))
+        return np.concatenate(rows)
+
+    def scores(self, tastes: Floats) -> RoughScores:
+        """Return the inner products of every song with tastes (B, k) float32."""
+        return self._search.scores(tastes)
 
     def directions(self, factors: Floats) -> Floats:
         """Return each row's predicted usage pattern at length one, seen from L: (n, k) float32.
@@ -130,19 +132,28 @@ class SongIndex:
         """
         return usage_directions(factors, self._root)
 
-    def cosines(self, factors: Floats) -> Floats:
+    def pattern_queries(self, rows: Indices) -> NDArray[np.float64]:
+        """Return G y / |X y| of rows (n,), (n, k): what :meth:`cosines_with` starts from."""
+        queries: NDArray[np.float64] = self.songs.factors[rows].astype(np.float64) @ self._gram
+        return _over_lengths(queries, self._lengths[rows][:, np.newaxis])
+
+    def cosines_with(self, queries: NDArray[np.float64], rows: Indices) -> Floats:
+        """Return the cosines (n, m) float32 of usage patterns, of queries and rows (m,)."""
+        products = queries @ self.songs.factors[rows].astype(np.float64).T
+        cosines = _over_lengths(products, self._lengths[rows])
+        return np.clip(cosines, -1.0, 1.0).astype(np.float32)
+
+    def cosines(self, factors: Floats) -> RoughScores:
         """Return the cosines (n, I) float32 of usage patterns, of queries (n, k) and every song.
 
         No second matrix as large as the songs' factors is made: cos = (G a) . y / (|X a| |X y|).
         """
-        queries = factors.astype(np.float64)
-        length = np.linalg.norm(queries @ self._root, axis=1, keepdims=True)
-        scaled = np.zeros_like(queries)
-        np.divide(queries @ self._gram, length, out=scaled, where=length > 0)
-        cosines: Floats = scaled.astype(np.float32) @ self.songs.factors.T
+        lengths = pattern_lengths(factors, self._root)[:, np.newaxis]
+        scaled = _over_lengths(factors.astype(np.float64) @ self._gram, lengths)
+        cosines = inner_products(scaled.astype(np.float32), self.songs.factors)
         np.divide(cosines, self._lengths, out=cosines, where=self._lengths > 0)
         cosines[:, self._lengths <= 0] = 0
-        return np.clip(cosines, -1.0, 1.0, out=cosines)
+        return exact_scores(np.clip(cosines, -1.0, 1.0, out=cosines))
 
     def with_songs(self, added: Songs) -> "SongIndex":
         """Return an index that has these songs as well, in rows behind the others.
@@ -165,7 +176,7 @@ class SongIndex:
         grown = object.__new__(SongIndex)
         grown._gram, grown._root, grown._matrix = self._gram, self._root, self._matrix
         factors = self._matrix.appended(new, len(self))
-        lengths = np.linalg.norm(new.astype(np.float64) @ self._root, axis=1)
+        lengths = pattern_lengths(new, self._root)
         for row, song_id in enumerate(ids, start=len(self)):
             self._rows[song_id] = row
         songs = Songs(
@@ -178,6 +189,7 @@ class SongIndex:
             },
             factors=factors,
         )
+        grown._search = self._search.with_rows(factors)
         grown._set(songs, factors, np.concatenate([self._lengths, lengths]), self._rows)
         return grown
 
@@ -196,6 +208,7 @@ class SongIndex:
         blocked[rows] = list(blocked_regions)
         changed = object.__new__(SongIndex)
         changed._gram, changed._root, changed._matrix = self._gram, self._root, self._matrix
+        changed._search = self._search
         songs = dataclasses.replace(
             self.songs,
             is_withdrawn=withdrawn,
@@ -206,27 +219,9 @@ class SongIndex:
         return changed
 
 
-class _GrowingMatrix:
-    """Rows that are added behind those that others read, without copying these every time."""
-
-    def __init__(self, rows: Floats) -> None:
-        self._buffer = rows
-        self._n_used = len(rows)
-
-    def appended(self, rows: Floats, after: int) -> Floats:
-        """Return the first ``after`` rows with these behind them, (after + n, k)."""
-        if after != self._n_used:
-            raise FactorsRejected(
-                "expected to add to the newest songs; others were added meanwhile"
-            )
-        n_rows = after + len(rows)
-        if n_rows > len(self._buffer):
-            larger = np.empty((int(n_rows * _GROWTH) + 64, rows.shape[1]), dtype=np.float32)
-            larger[:after] = self._buffer[:after]
-            self._buffer = larger
-        self._buffer[after:n_rows] = rows
-        self._n_used = n_rows
-        return self._buffer[:n_rows]
+def _over_lengths(values: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide by the lengths of usage patterns; a song without one is like no other."""
+    return np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
 
 
 def _rows_by_region(blocked_regions: NDArray[np.str_]) -> dict[str, Indices]:

@@ -261,9 +261,9 @@ def _answering(endpoint: Endpoint) -> Endpoint:
 
 def _may_appear(index: SongIndex) -> Any:
     """Return which songs (I,) are available now, to a listener of whom nothing is known."""
-    scores = np.zeros(len(index), dtype=np.float32)
-    index.hide(scores, Filters(), datetime.now(UTC))
-    return np.isfinite(scores)
+    may_appear = np.ones(len(index), dtype=np.bool_)
+    may_appear[index.hidden(Filters(), datetime.now(UTC))] = False
+    return may_appear
 
 
 def _rounded(values: Any) -> list[float]:
