@@ -3,9 +3,10 @@
     PYTHONPATH=. nice -n 19 python benchmarks/serving_memory.py [--requests 100000]
 
 The first half fills what is there to be filled (allocators' arenas, FFmpeg's tables); after that
-nothing may grow. Requests are mixed: V1 and V2, JSON and binary, audio and log-mel, good and
-refused, over several connections. Then the same with a server that keeps a part of each request on
-purpose: a measurement that doesn't catch it measures nothing.
+nothing may grow. Requests are mixed: V1 and V2, JSON and binary; audio, log-mel and ids; factors,
+recommendations, similar songs and listeners; good and refused; over several connections. Then the
+same with a server that keeps a part of each request on purpose: a measurement that doesn't catch it
+measures nothing.
 """
 
 import argparse
@@ -20,16 +21,9 @@ import threading
 import time
 from pathlib import Path
 
-from needledrop.promotion.registry import Registry
-from tests.serving.world import (
-    INFER,
-    PREDICT,
-    free_port,
-    make_bundle,
-    register,
-    wav_bytes,
-    waveform,
-)
+from serving.schema import MODEL_NAME
+from tests.serving.ranking_world import make_world
+from tests.serving.world import INFER, PREDICT, free_port, wav_bytes, waveform
 
 MIB = 1 << 20
 MOST_GROWTH_BYTES = 20 * MIB
@@ -37,19 +31,19 @@ N_CLIENTS = 4
 N_LOOKS = 5
 LEAK = """
 import sys
-import serving.predictor as predictor
-read, kept = predictor.question_from, []
-def keeping(payload, limits):
+import serving.ranking_models as models
+read, kept = models.asked_from, []
+def keeping(payload, form, limits):
     kept.append(bytearray(int(sys.argv[1])))
-    return read(payload, limits)
-predictor.question_from = keeping
+    return read(payload, form, limits)
+models.asked_from = keeping
 from serving.__main__ import main
 sys.exit(main(sys.argv[2:]))
 """
 
 
-def mixture() -> list[tuple[str, bytes, dict[str, str]]]:
-    """Return paths, bodies and headers of the requests that are sent in turn."""
+def mixture(song: str) -> list[tuple[str, bytes, dict[str, str]]]:
+    """Return paths, bodies and headers of requests to send in turn, some about one song's id."""
     clip = wav_bytes(waveform(4))
     text = base64.b64encode(clip).decode()
     v1 = {"instances": [{"audio": text}]}
@@ -69,29 +63,57 @@ def mixture() -> list[tuple[str, bytes, dict[str, str]]]:
         (INFER, head + bytes(130 * 128 * 2 - 1), length),
         (PREDICT, b"[" * 5000, {}),
         ("/v1/models/other:predict", b"{}", {"x-request-id": "of-the-caller"}),
+        *(
+            (f"/v1/models/{model}:predict", json.dumps(asked).encode(), {})
+            for model, asked in (
+                ("recommend", {"instances": [{"user_id": "user01"}, {"user_id": "nobody"}]}),
+                ("recommend", {"instances": [{"liked": [song, "SO-unknown"]}]}),
+                (
+                    "recommend",
+                    {
+                        "instances": [{"user_id": "user02"}],
+                        "parameters": {"diversity": 0.5, "max_per_artist": 1, "k": 5},
+                    },
+                ),
+                ("recommend", {"instances": [{"user_id": "user03"}], "parameters": {"k": -1}}),
+                ("similar", {"instances": [{"song_id": song}], "parameters": {"offset": 3}}),
+                ("listeners", {"instances": [{"song_id": song}]}),
+                (MODEL_NAME, {"instances": [{"song_id": song}]}),
+            )
+        ),
     ]
 
 
-def growth_bytes(registry: Path, n_requests: int, *, leak_bytes: int = 0) -> int:
+def growth_bytes(world: Path, song: str, n_requests: int, *, leak_bytes: int = 0) -> int:
     """Start a server, send it the mixture, and return its growth from mid-run to the end.
 
     Args:
-        registry: whose champion answers.
+        world: folder of the registry and the store that answer.
+        song: one of its songs.
         n_requests: in all.
         leak_bytes: what the server keeps of each request, on purpose.
     """
     port = free_port()
     start = ["-c", LEAK, str(leak_bytes)] if leak_bytes else ["-m", "serving"]
-    options = ["--registry", str(registry), "--host", "127.0.0.1", "--http-port", str(port)]
+    options = [
+        "--registry",
+        str(world / "registry"),
+        "--store",
+        str(world / "store"),
+        "--host",
+        "127.0.0.1",
+        "--http-port",
+        str(port),
+    ]
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(
             [sys.executable, *start, *options, "--no-grpc"], stdout=output, stderr=output
         )
         try:
             wait_until_ready(server, port)
-            _ask(port, n_requests // 2)
+            _ask(port, mixture(song), n_requests // 2)
             middle = _resident_bytes(server.pid)
-            _ask(port, n_requests - n_requests // 2)
+            _ask(port, mixture(song), n_requests - n_requests // 2)
             return _resident_bytes(server.pid) - middle
         finally:
             server.terminate()
@@ -113,9 +135,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
     raise SystemExit(f"the server ended with status {server.returncode}")
 
 
-def _ask(port: int, n_requests: int) -> None:
-    requests = mixture()
-
+def _ask(port: int, requests: list[tuple[str, bytes, dict[str, str]]], n_requests: int) -> None:
     def ask(first: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for number in range(first, n_requests, N_CLIENTS):
@@ -152,12 +172,11 @@ def main() -> None:
     print(f"{machine()}, {options.requests} requests from {N_CLIENTS} clients")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        bundle = make_bundle(work / "bundle", seed=1)
-        register(Registry(work / "registry"), work / "bundle", bundle, work)
+        song = make_world(work, seed=1).catalogue.song_ids[0]
         # Twice the limit over the half that is measured.
         leak_bytes = 4 * MOST_GROWTH_BYTES // options.requests
-        grown = growth_bytes(work / "registry", options.requests)
-        leaked = growth_bytes(work / "registry", options.requests, leak_bytes=leak_bytes)
+        grown = growth_bytes(work, song, options.requests)
+        leaked = growth_bytes(work, song, options.requests, leak_bytes=leak_bytes)
     print(f"growth from mid-run       {grown / MIB:6.1f} MiB (at most {MOST_GROWTH_BYTES // MIB})")
     print(f"with a leak of {leak_bytes} bytes a request {leaked / MIB:6.1f} MiB")
     sys.exit(not grown < MOST_GROWTH_BYTES < leaked)
