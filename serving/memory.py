@@ -236,6 +236,7 @@ class Memory:
             bundle=recommender.version,
             n_songs=len(recommender.index),
             n_listeners=len(recommender.listeners),
+            recall=round(recommender.index.search.recall, 4),
             n_plays_of_other_songs=reading.n_dropped_plays,
             seconds=round(time.monotonic() - started, 3),
         )

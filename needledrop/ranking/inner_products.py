@@ -13,7 +13,7 @@ best estimate. Those few are scored again from the factors themselves, in float6
 equal songs to equal scores in whatever company they are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from needledrop.ranking.scores import Floats, Indices, within_reach
 _MOST = 127
 _ROUNDING = 1e-5
 _AT_ONCE = 65_536
+_PRODUCTS_AT_ONCE = 8_192  # stays in a core's cache until it is scaled
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,23 @@ class RoughScores:
     errors: NDArray[np.float64]
     exactly: Callable[[int, Indices], Floats]
 
+    def hide(self, row: int, columns: Indices) -> None:
+        """Have columns (n,) appear in no list of a row."""
+        self.values[row, columns] = -np.inf
+
     def best(self, row: int, n_best: int) -> tuple[Indices, Floats]:
         """Return the best columns (n,) of a row with their true scores; equal scores go to the
         smaller column number."""
         return self.best_of_all([row], n_best)[0]
 
-    def best_of_all(self, rows: list[int], n_best: int) -> list[tuple[Indices, Floats]]:
+    def best_of_all(self, rows: Sequence[int], n_best: int) -> list[tuple[Indices, Floats]]:
         """Return :meth:`best` of several rows, which is sooner done together."""
-        values = self.values if len(rows) == len(self.values) else self.values[rows]
+        values = self.values if len(rows) == len(self.values) else self.values[list(rows)]
         n_rows, n_songs = values.shape
         n_best = max(0, min(n_best, n_songs))
-        if not n_best or not rows:
+        if not n_best or not len(rows):
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in rows]
-        least = within_reach(values, n_best) - 2 * self.errors[rows]
+        least = within_reach(values, n_best) - 2 * self.errors[list(rows)]
         least = np.nextafter(least.astype(np.float32), np.float32(-np.inf))
         reaching = np.flatnonzero(values >= least[:, np.newaxis])
         at, columns = np.divmod(reaching, n_songs)
@@ -80,7 +85,12 @@ class InnerProductSearch:
 
     Args:
         factors: (I, k) float32, finite. Kept, not copied.
+
+    Attributes:
+        recall: 1, as the search is exact.
     """
+
+    recall = 1.0
 
     def __init__(self, factors: Floats) -> None:
         blocks = [factors[start : start + _AT_ONCE] for start in range(0, len(factors), _AT_ONCE)]
@@ -115,8 +125,14 @@ class InnerProductSearch:
     def scores(self, queries: Floats) -> RoughScores:
         """Return rough scores (B, I) of queries (B, k) float32."""
         codes, scales = _in_eight_bits(queries)
-        products = torch._int_mm(torch.from_numpy(codes), torch.from_numpy(self._codes).T)
-        values: Floats = torch.mul(products, torch.from_numpy(self._scales)).numpy()
+        values = np.empty((len(queries), len(self._codes)), dtype=np.float32)
+        rough = torch.from_numpy(values)
+        for start in range(0, len(self._codes), _PRODUCTS_AT_ONCE):
+            block = slice(start, start + _PRODUCTS_AT_ONCE)
+            products = torch._int_mm(
+                torch.from_numpy(codes), torch.from_numpy(self._codes[block]).T
+            )
+            torch.mul(products, torch.from_numpy(self._scales[block]), out=rough[:, block])
         norms = _norms(queries)
         bound = (self._largest_scale * norms + scales * self._largest_norm) / 2
         bound += queries.shape[1] * self._largest_scale * scales / 4
@@ -124,13 +140,19 @@ class InnerProductSearch:
         units = np.where(scales > 0, scales, 1.0)
 
         def exactly(row: int, columns: Indices) -> Floats:
-            rows = self._factors[columns].astype(np.float64)
-            # Row by row alike, where a matrix product's sums depend on what stands beside.
-            scores = np.einsum("nk,k->n", rows, queries[row].astype(np.float64))
-            rounded: Floats = scores.astype(np.float32)
-            return rounded
+            return exact_products(self._factors[columns], queries[row])
 
         return RoughScores(values, bound / units, exactly)
+
+
+def exact_products(factors: Floats, query: Floats) -> Floats:
+    """Return the inner products (n,) float32 of factors (n, k) with a query (k,).
+
+    Row by row alike, where a matrix product's sums depend on what stands beside.
+    """
+    products = np.einsum("nk,k->n", factors.astype(np.float64), query.astype(np.float64))
+    rounded: Floats = products.astype(np.float32)
+    return rounded
 
 
 def _in_eight_bits(rows: Floats) -> tuple[NDArray[np.int8], Floats]:

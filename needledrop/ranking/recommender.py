@@ -24,11 +24,11 @@ from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.fold_in import fold_in_liked
 from needledrop.factors.wmf import WmfConfig
 from needledrop.ranking.collection import Collection, Listeners, Songs
-from needledrop.ranking.inner_products import RoughScores
 from needledrop.ranking.picking import diverse_order, within_cap
 from needledrop.ranking.scores import Floats, Indices, inner_products, top_songs
-from needledrop.ranking.similar import gram_of_users
+from needledrop.ranking.similar import gram_of_rows, gram_of_users
 from needledrop.ranking.song_index import Filters, SongIndex
+from needledrop.ranking.song_search import Scored
 
 POPULARITY, LIKED = "popularity", "liked_songs"
 N_DIVERSE = 1_000
@@ -148,10 +148,10 @@ class Recommender:
         self._played_by = collection.listeners.played.tocsc()
         users = collection.listeners.factors
         self._mean_listener = users.mean(axis=0) if len(users) else np.zeros(users.shape[1], "f4")
-        self.index = SongIndex(collection.songs, gram_of_users(users))
+        self.index = SongIndex(collection.songs, gram_of_users(users), users)
         songs = collection.songs
         self._is_usage = songs.sources == "usage"
-        self._song_gram = gram_of_users(songs.factors[self._is_usage])
+        self._song_gram = gram_of_rows(self.index.songs.factors, self._is_usage)
 
     @property
     def listeners(self) -> Listeners:
@@ -278,7 +278,7 @@ class Recommender:
 
     def _pages(
         self,
-        scores: RoughScores,
+        scores: Scored,
         listings: Sequence[Listing],
         owns: Sequence[Indices],
         now: datetime,
@@ -288,10 +288,10 @@ class Recommender:
             filters: self.index.hidden(filters, now)
             for filters in {listing.filters for listing in listings}
         }
-        for values, listing, own in zip(scores.values, listings, owns, strict=True):
-            values[hidden[listing.filters]] = -np.inf
+        for row, (listing, own) in enumerate(zip(listings, owns, strict=True)):
+            scores.hide(row, hidden[listing.filters])
             if listing.exclude_played:
-                values[own] = -np.inf
+                scores.hide(row, own)
         plain = [row for row, listing in enumerate(listings) if listing.is_plain]
         n_wanted = max((listings[row].n_wanted for row in plain), default=0)
         best = dict(zip(plain, scores.best_of_all(plain, n_wanted), strict=True))
@@ -302,7 +302,7 @@ class Recommender:
             pages.append((rows[page], picked[page]))
         return pages
 
-    def _picked(self, scores: RoughScores, row: int, listing: Listing) -> tuple[Indices, Floats]:
+    def _picked(self, scores: Scored, row: int, listing: Listing) -> tuple[Indices, Floats]:
         n_wanted = listing.n_wanted
         n_pool = N_DIVERSE if listing.diversity > 0 else n_wanted
         rows, values = scores.best(row, n_pool)

@@ -213,7 +213,12 @@ def finite_factors(factors: ArrayLike, promise: str) -> Floats:
     matrix = np.ascontiguousarray(factors, dtype=np.float32)
     if matrix.ndim != 2:
         raise ShapeMismatch(f"expected {promise}, got an array of shape {matrix.shape}")
-    n_broken = int((~np.isfinite(matrix)).any(axis=1).sum())
+    # The sum is finite just where all are: only else is it worth a look at each.
+    n_broken = 0
+    with np.errstate(invalid="ignore"):
+        is_finite = np.isfinite(matrix.sum(dtype=np.float64))
+    if not is_finite:
+        n_broken = int((~np.isfinite(matrix)).any(axis=1).sum())
     if n_broken:
         raise FactorsRejected(
             f"expected finite {promise}, got {n_broken} of {len(matrix)} rows with NaN or "

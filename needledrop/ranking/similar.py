@@ -26,6 +26,7 @@ from needledrop.ranking.scores import (
 )
 
 _SCORES_AT_ONCE = 1 << 24
+_ROWS_AT_ONCE = 16_384
 
 
 class SimilarSongs:
@@ -108,19 +109,29 @@ def pattern_lengths(factors: Floats, root: NDArray[np.float64]) -> NDArray[np.fl
 
     Below the rounding error of the product it is zero: a direction would be noise.
     """
-    rows = factors.astype(np.float64)
-    lengths = np.linalg.norm(rows @ root, axis=1)
-    least = 1e-12 * np.linalg.norm(root) * np.linalg.norm(rows, axis=1)
-    return np.where(lengths > least, lengths, 0.0)
+    lengths = np.empty(len(factors))
+    for start in range(0, len(factors), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        rows = factors[block].astype(np.float64)
+        lengths[block] = np.linalg.norm(rows @ root, axis=1)
+        least = 1e-12 * np.linalg.norm(root) * np.linalg.norm(rows, axis=1)
+        lengths[block][lengths[block] <= least] = 0
+    return lengths
 
 
 def gram_of_users(user_factors: ArrayLike) -> NDArray[np.float64]:
     """Return G = X^T X, (k, k) float64, summed in blocks of users so that memory stays flat."""
     users = finite_factors(user_factors, "user factors (U, k)")
-    gram = np.zeros((users.shape[1], users.shape[1]))
-    for start in range(0, len(users), 65_536):
-        block = users[start : start + 65_536].astype(np.float64)
-        gram += block.T @ block
+    return gram_of_rows(users, np.ones(len(users), dtype=np.bool_))
+
+
+def gram_of_rows(factors: Floats, is_counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the sum of y y^T over the rows (n, k) that are counted, (k, k) float64."""
+    gram = np.zeros((factors.shape[1], factors.shape[1]))
+    for start in range(0, len(factors), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        rows = factors[block][is_counted[block]].astype(np.float64)
+        gram += rows.T @ rows
     return gram
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from needledrop.errors import ShapeMismatch
 from needledrop.ranking.collection import Songs
 from needledrop.ranking.growing import GrowingRows
-from needledrop.ranking.inner_products import InnerProductSearch, RoughScores, exact_scores
+from needledrop.ranking.inner_products import exact_scores
 from needledrop.ranking.scores import Floats, Indices, finite_factors, inner_products
 from needledrop.ranking.similar import pattern_lengths, root_of_gram, usage_directions
+from needledrop.ranking.song_search import Scored, search_of
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,16 @@ class SongIndex:
     Args:
         songs: in the order of their rows.
         gram: (k, k) float64, X^T X of the listeners' factors.
+        listeners: (U, k) float32, from whom a search too large to be exact is tuned.
 
     Raises:
         ShapeMismatch: an id comes twice, or factors and Gram matrix differ in k.
         FactorsRejected: a factor isn't finite, or the Gram matrix is none.
     """
 
-    def __init__(self, songs: Songs, gram: NDArray[np.float64]) -> None:
+    def __init__(
+        self, songs: Songs, gram: NDArray[np.float64], listeners: Floats | None = None
+    ) -> None:
         rows = {song_id: row for row, song_id in enumerate(songs.ids.tolist())}
         if len(rows) != len(songs):
             raise ShapeMismatch(f"expected {len(songs)} distinct song ids, got {len(rows)}")
@@ -55,7 +59,8 @@ class SongIndex:
         self._root = root_of_gram(gram, factors.shape[1])
         self._gram = np.asarray(gram, dtype=np.float64)
         self._matrix = GrowingRows(factors)
-        self._search = InnerProductSearch(factors)
+        nobody = np.empty((0, factors.shape[1]), dtype=np.float32)
+        self.search = search_of(factors, nobody if listeners is None else listeners)
         self._set(songs, factors, pattern_lengths(factors, self._root), rows)
 
     def _set(
@@ -121,9 +126,9 @@ class SongIndex:
             rows.append(np.flatnonzero(songs.n_plays > 0))
         return np.concatenate(rows)
 
-    def scores(self, tastes: Floats) -> RoughScores:
+    def scores(self, tastes: Floats) -> Scored:
         """Return the inner products of every song with tastes (B, k) float32."""
-        return self._search.scores(tastes)
+        return self.search.scores(tastes)
 
     def directions(self, factors: Floats) -> Floats:
         """Return each row's predicted usage pattern at length one, seen from L: (n, k) float32.
@@ -143,7 +148,7 @@ class SongIndex:
         cosines = _over_lengths(products, self._lengths[rows])
         return np.clip(cosines, -1.0, 1.0).astype(np.float32)
 
-    def cosines(self, factors: Floats) -> RoughScores:
+    def cosines(self, factors: Floats) -> Scored:
         """Return the cosines (n, I) float32 of usage patterns, of queries (n, k) and every song.
 
         No second matrix as large as the songs' factors is made: cos = (G a) . y / (|X a| |X y|).
@@ -189,7 +194,7 @@ class SongIndex:
             },
             factors=factors,
         )
-        grown._search = self._search.with_rows(factors)
+        grown.search = self.search.with_rows(factors)
         grown._set(songs, factors, np.concatenate([self._lengths, lengths]), self._rows)
         return grown
 
@@ -208,7 +213,7 @@ class SongIndex:
         blocked[rows] = list(blocked_regions)
         changed = object.__new__(SongIndex)
         changed._gram, changed._root, changed._matrix = self._gram, self._root, self._matrix
-        changed._search = self._search
+        changed.search = self.search
         songs = dataclasses.replace(
             self.songs,
             is_withdrawn=withdrawn,
