@@ -17,8 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.schema import MODEL_NAME
@@ -146,11 +146,8 @@ def _ask(port: int, requests: list[tuple[str, bytes, dict[str, str]]], n_request
             assert answer.status < 500, (path, answer.status)
         connection.close()
 
-    clients = [threading.Thread(target=ask, args=(first,)) for first in range(N_CLIENTS)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    with ThreadPoolExecutor(N_CLIENTS) as clients:
+        list(clients.map(ask, range(N_CLIENTS)))  # raises what one of them has
 
 
 def _resident_bytes(pid: int) -> int:
