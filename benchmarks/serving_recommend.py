@@ -5,7 +5,9 @@ our server on it and the bare one, one after the other, on one core, and asks fr
 
 1. one request after the other, for what a lone caller waits;
 2. ``--rate`` requests a second, whatever the answers take, for the tail;
-3. ``--clients`` callers as fast as they can, for the throughput.
+3. ``--clients`` callers as fast as they can, for the throughput;
+4. three times that throughput, for how long those wait whom the server takes, and how many it
+   sends away with 429.
 
 ::
 
@@ -43,7 +45,10 @@ ModelServer(http_port=int(sys.argv[1]), enable_grpc=False, enable_latency_loggin
 """
 
 
-def make_store(folder: Path, n_songs: int, n_listeners: int, n_factors: int) -> None:
+def make_store(
+    folder: Path, n_songs: int, n_listeners: int, n_factors: int, version: str = "f" * 64
+) -> None:
+    """Publish songs and listeners of random factors, as a bundle's of this version."""
     from feature_repo.facts import SongFacts
     from feature_repo.store import FactorStore
     from needledrop.plays.triplets import Plays
@@ -65,7 +70,7 @@ def make_store(folder: Path, n_songs: int, n_listeners: int, n_factors: int) -> 
     facts = SongFacts.of_songs(songs, None, plays)
     artists = np.array([f"AR{number}" for number in generator.integers(0, n_songs // 10, n_songs)])
     facts = SongFacts(**{**vars(facts), "artist_ids": artists})
-    store, version, at = FactorStore.open(folder), "f" * 64, datetime.now(UTC)
+    store, at = FactorStore.open(folder), datetime.now(UTC)
     store.write_listener_plays(plays, version=version, at=at)
     store.write_user_factors(users, listener_factors, version=version, at=at, online=True)
     store.write_song_facts(songs, facts, version=version, at=at, online=True)
@@ -73,6 +78,10 @@ def make_store(folder: Path, n_songs: int, n_listeners: int, n_factors: int) -> 
     store.write_song_factors(
         songs, song_factors, sources=sources, version=version, at=at, online=True
     )
+
+
+class SentAway(Exception):
+    """The server has too much to do."""
 
 
 class Caller:
@@ -97,6 +106,8 @@ class Caller:
         status = head.split(b" ", 2)[1]
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         answer = await self._reader.readexactly(length)
+        if status == b"429":
+            raise SentAway
         if status != b"200":
             raise RuntimeError(f"{status!r}: {answer[:200]!r}")
         return answer
@@ -123,19 +134,28 @@ async def one_by_one(port: int, bodies: list[bytes], seconds: float) -> list[flo
     return took
 
 
-async def at_rate(port: int, bodies: list[bytes], rate: float, seconds: float) -> list[float]:
-    """Requests start by the clock; what waits for a connection has waited."""
-    n_callers = 16
+async def at_rate(
+    port: int, bodies: list[bytes], rate: float, seconds: float, n_callers: int = 16
+) -> tuple[list[float], int]:
+    """Return the seconds of each answer, and how many were sent away.
+
+    Requests start by the clock; what waits for a connection has waited.
+    """
     idle: asyncio.Queue[Caller] = asyncio.Queue()
     callers = [await Caller(port).__aenter__() for _ in range(n_callers)]
     for caller in callers:
         idle.put_nowait(caller)
     took: list[float] = []
+    n_sent_away = 0
 
     async def ask(due: float, body: bytes) -> None:
+        nonlocal n_sent_away
         caller = await idle.get()
-        await caller.ask(body)
-        took.append(time.perf_counter() - due)
+        try:
+            await caller.ask(body)
+            took.append(time.perf_counter() - due)
+        except SentAway:
+            n_sent_away += 1
         idle.put_nowait(caller)
 
     begun = time.perf_counter()
@@ -147,7 +167,7 @@ async def at_rate(port: int, bodies: list[bytes], rate: float, seconds: float) -
     await asyncio.gather(*tasks)
     for caller in callers:
         await caller.__aexit__()
-    return took
+    return took, n_sent_away
 
 
 async def flat_out(port: int, bodies: list[bytes], n_clients: int, seconds: float) -> float:
@@ -183,14 +203,25 @@ def measure(
         ready = time.perf_counter() - started
         asyncio.run(one_by_one(port, bodies, 2))
         lone = asyncio.run(one_by_one(port, bodies, options.seconds))
-        paced = asyncio.run(at_rate(port, bodies, options.rate, options.seconds))
+        paced, _ = asyncio.run(at_rate(port, bodies, options.rate, options.seconds))
         throughput = asyncio.run(flat_out(port, bodies, options.clients, options.seconds))
+        flood, n_sent_away = asyncio.run(
+            at_rate(port, bodies, 3 * throughput, options.seconds, n_callers=256)
+        )
         status = Path(f"/proc/{server.pid}/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     finally:
         server.terminate()
         server.wait(timeout=60)
-    return {"ready": ready, "lone": lone, "paced": paced, "throughput": throughput, "peak": peak}
+    return {
+        "ready": ready,
+        "lone": lone,
+        "paced": paced,
+        "throughput": throughput,
+        "flood": flood,
+        "sent_away": n_sent_away,
+        "peak": peak,
+    }
 
 
 def _answers(port: int, body: bytes) -> bool:
@@ -253,6 +284,13 @@ def main() -> None:
                 f"peak {result['peak']:5.0f} MB",
                 flush=True,
             )
+        ours = results["needledrop"]
+        flood, n_sent_away = np.array(ours["flood"]) * 1e3, ours["sent_away"]
+        print(
+            f"round {number + 1} needledrop at 3 x its throughput: {len(flood)} answered, p50 "
+            f"{np.median(flood):.1f} p99 {np.percentile(flood, 99):.1f} ms; "
+            f"{n_sent_away / (n_sent_away + len(flood)):.0%} sent away with 429"
+        )
         ratio = results["needledrop"]["throughput"] / results["bare"]["throughput"]
         print(f"round {number + 1} throughput, ours to bare: {ratio:.2f}", flush=True)
 
