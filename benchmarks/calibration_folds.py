@@ -15,7 +15,8 @@ from scipy import sparse
 
 from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.clips import find_clips
-from needledrop.audio.feature_store import FeatureStore, extract_features
+from needledrop.audio.extraction import extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
 from needledrop.encoders.linear import fit_linear
 from needledrop.encoders.targets import TargetScaler

@@ -20,6 +20,7 @@ from components import STARTED
 from components.push import push_figures
 from needledrop.artifacts import write_json
 from needledrop.errors import DiskFull, NeedledropError
+from needledrop.exit_status import trouble_and_place
 
 MARK = "│ "
 TTY_VARIABLE = "NEEDLEDROP_TTY"
@@ -129,11 +130,9 @@ def journal(step: str, *, pipeline: str = "needledrop-train") -> Iterator[Journa
         speaker.say(f"error: {error}")
         raise SystemExit(1) from None
     except OSError as error:
-        trouble = error.strerror or str(error) or type(error).__name__
-        place = f" ({error.filename})" if error.filename else ""
         speaker.say(
-            f"error: {trouble}{place}; mend that and run the same command again, it goes on from "
-            "where it stopped"
+            f"error: {trouble_and_place(error)}; mend that and run the same command again, it goes "
+            "on from where it stopped"
         )
         raise SystemExit(1) from error
     finally:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from needledrop.errors import ConfigRejected, NeedledropError
-
-DONE, FAILED, USAGE = 0, 1, 2
+from needledrop.errors import ConfigRejected
+from needledrop.exit_status import DONE, exit_status
 
 _EXAMPLES = """\
 examples:
@@ -40,29 +39,19 @@ _ACTS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        # Opening a store imports Feast, which takes seconds: what can be refused before is.
-        song_ids, change = _song_ids(options.song_ids), _change(options)
-        from feature_repo.store import FactorStore
+    return exit_status(lambda: _act(options), if_stopped="run the same again to see it done")
 
-        store = FactorStore.open(options.store)
-        if change is None:
-            _show(store, song_ids)
-        else:
-            _set(store, song_ids, change, options.act)
-    except ConfigRejected as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except NeedledropError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("\nstopped; run the same again to see it done", file=sys.stderr)
-        return FAILED
+
+def _act(options: argparse.Namespace) -> int:
+    # Opening a store imports Feast, which takes seconds: what can be refused before is.
+    song_ids, change = _song_ids(options.song_ids), _change(options)
+    from feature_repo.store import FactorStore
+
+    store = FactorStore.open(options.store)
+    if change is None:
+        _show(store, song_ids)
+    else:
+        _set(store, song_ids, change, options.act)
     return DONE
 
 

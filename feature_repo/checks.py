@@ -18,6 +18,7 @@ from feature_repo.parts import Part
 from needledrop.errors import FactorsRejected
 
 FactorSource = Literal["usage", "audio"]
+Ids = Sequence[str] | NDArray[np.str_]
 
 SOURCES: frozenset[str] = frozenset({"usage", "audio"})
 CLOCK_TOLERANCE = timedelta(seconds=60)

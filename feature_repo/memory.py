@@ -16,18 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import sparse
 
 from feature_repo.availability import Availability, AvailabilityLog
+from feature_repo.listener_plays import SONG_IDS_IN_PARQUET, plays_from
 from feature_repo.online import OnlineRelease
 from feature_repo.parts import Parts, vectors_from
 from needledrop.errors import ArtifactBroken, FactorsRejected
 from needledrop.ranking.collection import Collection, Listeners, Songs
 
-SONG_IDS_IN_PARQUET = "song_ids.list.element"
-
 _N_TRIES = 20
-_COUNT_MOST = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -206,32 +203,12 @@ class Memory:
             raise self._missing("user_factors", version)
         user_ids, user_factors = _texts(user_rows["user_id"]), vectors_from(user_rows["factors"])
         user_keys = user_rows["user_id"].combine_chunks()
-        played, n_dropped = self._played(version, user_keys, pa.array(songs.ids.tolist()))
-        return Collection(version, songs, Listeners(user_ids, user_factors, played)), n_dropped
-
-    def _played(
-        self, version: str, user_keys: pa.Array, song_keys: pa.Array
-    ) -> tuple[sparse.csr_array, int]:
-        """What listeners (U,) played of songs (I,): (U, I) int32, and how many plays of others."""
-        parts = self._parts["listener_plays"]
-        part = parts.newest_whole(version)
+        part = self._parts["listener_plays"].newest_whole(version)
         if part is None:
             raise self._missing("listener_plays", version)
-        users: list[NDArray[np.int64]] = []
-        entries: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]] = []
-        n_dropped = 0
-        for group in parts.row_groups(part, [SONG_IDS_IN_PARQUET]):
-            users.append(_places(group["user_id"].combine_chunks(), user_keys).astype(np.int64))
-            for chunk, counts in zip(
-                group["song_ids"].chunks, group["play_counts"].chunks, strict=True
-            ):
-                columns, of_song, per_row = _entries(chunk, counts, song_keys)
-                is_known = columns >= 0
-                n_dropped += int(of_song[~is_known].sum())
-                lengths = _kept_lengths(is_known, per_row)
-                n_most = np.minimum(of_song[is_known], _COUNT_MOST).astype(np.int32)
-                entries.append((columns[is_known], n_most, lengths))
-        return _matrix(users, entries, len(user_keys), len(song_keys)), n_dropped
+        groups = self._parts["listener_plays"].row_groups(part, [SONG_IDS_IN_PARQUET])
+        played, n_dropped = plays_from(groups, user_keys, pa.array(songs.ids.tolist()))
+        return Collection(version, songs, Listeners(user_ids, user_factors, played)), n_dropped
 
 
 def songs_from(rows: pa.Table, facts: pa.Table | None, availability: Availability) -> Songs:
@@ -260,56 +237,6 @@ def songs_from(rows: pa.Table, facts: pa.Table | None, availability: Availabilit
         blocked_regions=held.blocked_regions,
         **columns,
     )
-
-
-def _entries(
-    songs: pa.ListArray, counts: pa.ListArray, song_keys: pa.Array
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-    """Of lists (n,): each entry's song number, -1 if unknown; its count; the lists' lengths."""
-    coded = songs.flatten()  # each distinct song is looked up once
-    places = _places(coded.dictionary, song_keys)
-    columns = places[coded.indices.to_numpy()] if len(coded) else np.array([], dtype=np.int32)
-    lengths = pc.fill_null(pc.list_value_length(songs), 0).to_numpy().astype(np.int64)
-    return columns, counts.flatten().to_numpy(), lengths
-
-
-def _kept_lengths(is_kept: NDArray[np.bool_], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many entries of each list are kept."""
-    before = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return np.diff(before[ends])
-
-
-def _matrix(
-    users: list[NDArray[np.int64]],
-    entries: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]],
-    n_users: int,
-    n_songs: int,
-) -> sparse.csr_array:
-    """Rows in the order of the users, from rows in the order of the part."""
-    row_of = np.concatenate([*users, np.array([], dtype=np.int64)])
-    lengths = np.concatenate([[0], *(lengths for _, _, lengths in entries)])
-    indptr = np.cumsum(lengths, dtype=np.int64)
-    indices = np.concatenate([np.array([], np.int32), *(columns for columns, _, _ in entries)])
-    data = np.concatenate([np.array([], np.int32), *(counts for _, counts, _ in entries)])
-    entries.clear()
-    if indptr[-1] < _COUNT_MOST:
-        indptr = indptr.astype(np.int32)
-    in_part = sparse.csr_array((data, indices, indptr), shape=(len(row_of), n_songs))
-    if not np.array_equal(row_of, np.arange(n_users)):
-        # An empty row at the end for listeners about whom the part says nothing.
-        place_of = np.full(n_users, len(row_of), dtype=np.int64)
-        place_of[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
-        nothing = sparse.csr_array((1, n_songs), dtype=np.int32)
-        in_part = sparse.csr_array(sparse.vstack([in_part, nothing], format="csr")[place_of])
-    in_part.sort_indices()
-    return in_part
-
-
-def _places(keys: pa.Array, among: pa.Array) -> NDArray[np.int32]:
-    """Where keys stand among others; -1 where they don't."""
-    places: NDArray[np.int32] = pc.fill_null(pc.index_in(keys, among), -1).to_numpy()
-    return places
 
 
 def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:

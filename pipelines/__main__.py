@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from needledrop.drafts import draft_of
-from needledrop.errors import ConfigRejected, InputError, NeedledropError
+from needledrop.errors import ConfigRejected, InputError
+from needledrop.exit_status import DONE, FAILED, NOT_PROMOTED, exit_status
 from pipelines.known import NAMES, pipeline_named
 from pipelines.submitting.options import add_commands as add_cluster_commands
-
-DONE, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
 _EXAMPLES = """\
 examples:
@@ -33,22 +32,9 @@ exit status of run score-new-songs: 0 done, 1 failed, 2 usage
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        status: int = options.command(options)
-    except ConfigRejected as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except NeedledropError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return FAILED
-    return status
+    return exit_status(
+        lambda: int(options.command(options)), if_stopped="the same command goes on from here"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from components.train_encoder.request import LaunchConfig
 from components.validate_plays.limits import ValidationConfig
 from needledrop.audio.bag_of_words import BagOfWordsConfig
 from needledrop.audio.decode import DecodeLimits
-from needledrop.audio.feature_store import ExtractionConfig
+from needledrop.audio.extraction import ExtractionConfig
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.training import TrainingConfig

@@ -13,26 +13,25 @@ Everything of a run lies in its folder::
 import copy
 import fcntl
 import os
-import re
 import shutil
 import sys
 import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kfp import local
 
-from components.journal import MARK, TIMES_VARIABLE, TTY_VARIABLE
+from components.journal import TIMES_VARIABLE, TTY_VARIABLE
 from needledrop.artifacts import read_json, whole_folder, write_json
 from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import NeedledropError
+from pipelines.terminal import Terminal
 
-_EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
 _KEPT_RUNS = 3
 
 
@@ -96,30 +95,14 @@ def run_locally(
         _forget_old_runs(out / "artifacts")
         times = root / "step_times"
         times.mkdir(parents=True)
-        os.environ[TIMES_VARIABLE] = str(times)
-        # Threads that wait by spinning make a step of training twenty times slower on a machine
-        # that has something else to do.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if in_containers:
-            from pipelines.containers import docker_runner
-
-            runner = docker_runner(arguments, out, {TIMES_VARIABLE: str(times)})
-        else:
-            runner = local.SubprocessRunner(use_venv=False)
-            if sys.stderr.isatty():
-                os.environ[TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+        runner = _runner(arguments, out, times, in_containers=in_containers)
         local.init(runner, pipeline_root=str(root))
         started = time.monotonic()
-        terminal = _Terminal(log, sys.stdout)
+        terminal = Terminal(log, sys.stdout)
+        places = {name: str(out / name) for name in ("registry", "store", "workspace")}
+        own = {"run_id": run_id} if "run_id" in pipeline.component_spec.inputs else {}
         try:
-            with redirect_stdout(terminal), warnings.catch_warnings():
-                # The image is only a name here: the steps run in this environment.
-                # Display names are for the Kubeflow UI.
-                warnings.simplefilter("ignore", RuntimeWarning)
-                warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
-                places = {name: str(out / name) for name in ("registry", "store", "workspace")}
-                own = {"run_id": run_id} if "run_id" in pipeline.component_spec.inputs else {}
-                _without_retries(pipeline)(**{**places, **arguments, **own})
+            _call(pipeline, {**places, **arguments, **own}, terminal)
         except RuntimeError:
             raise RunFailed(terminal.failure(out / "run.log")) from None
         artifacts = next(path for path in root.iterdir() if path.name != "step_times")
@@ -141,6 +124,41 @@ def run_locally(
         {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
     )
     return run
+
+
+def _runner(
+    arguments: Mapping[str, Any], out: Path, times: Path, *, in_containers: bool
+) -> local.SubprocessRunner | local.DockerRunner:
+    """Return what runs the steps; tell them where to note their times, and whose terminal this is.
+
+    Args:
+        arguments: the pipeline's.
+        out: the run's folder.
+        times: folder for the steps' times.
+        in_containers: each step in its image.
+    """
+    os.environ[TIMES_VARIABLE] = str(times)
+    # Threads that wait by spinning make a step of training twenty times slower on a machine that
+    # has something else to do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if in_containers:
+        from pipelines.containers import docker_runner
+
+        return docker_runner(arguments, out, {TIMES_VARIABLE: str(times)})
+    runner = local.SubprocessRunner(use_venv=False)
+    if sys.stderr.isatty():
+        os.environ[TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+    return runner
+
+
+def _call(pipeline: Any, arguments: Mapping[str, Any], terminal: Terminal) -> None:
+    """Run all steps; a RuntimeError is kfp's word for a step that failed."""
+    with redirect_stdout(terminal), warnings.catch_warnings():
+        # The image is only a name here: the steps run in this environment.
+        # Display names are for the Kubeflow UI.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Task .* have no effect", UserWarning)
+        _without_retries(pipeline)(**arguments)
 
 
 def _n_finished(artifacts: Path, step: str) -> int:
@@ -214,73 +232,3 @@ def _collect_pages(run: LocalRun) -> None:
         ):
             if run.output(step, output).is_file():
                 shutil.copyfile(run.output(step, output), folder / name)
-
-
-class _Terminal:
-    """Takes all that kfp prints: everything into the log, what is meant for people to the screen.
-
-    kfp prints a step's lines one by one as they come, between "Executing task" and its outputs.
-    """
-
-    def __init__(self, log: TextIO, screen: TextIO) -> None:
-        self._log = log
-        self._screen = screen
-        self._rest = ""
-        self.steps: list[str] = []
-        self._last_lines: dict[str, str] = {}
-        self._errors: dict[str, str] = {}
-        self._started = time.monotonic()
-
-    def write(self, text: str) -> int:
-        self._keep(text)
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._take(line)
-        return len(text)
-
-    def flush(self) -> None:
-        self._screen.flush()
-
-    def isatty(self) -> bool:
-        return False
-
-    def failure(self, log: Path, step: str = "") -> str:
-        """Say in one sentence what failed: the words of the first step that said so, or of one."""
-        step = next(iter(self._errors), step or (self.steps[-1] if self.steps else "the run"))
-        if step in self._errors:
-            return f"{step}: {self._errors[step]}"
-        last = self._last_lines.get(step, "it said nothing")
-        return f"{step} failed: {last}; everything it printed is in {log}"
-
-    def _keep(self, text: str) -> None:
-        """Write it into the log; one that finds no space ends there, and the run goes on."""
-        if self._log.closed:
-            return
-        try:
-            self._log.write(text)
-            self._log.flush()
-        except OSError as error:
-            with suppress(OSError):
-                self._log.close()
-            self._show(f"         run.log ends here: {error.strerror}")
-
-    def _take(self, line: str) -> None:
-        if started := _EXECUTING.search(line):
-            if self._errors:
-                # A container that failed and was taken for one that succeeded.
-                raise RuntimeError
-            self.steps.append(started[1])
-            seconds = time.monotonic() - self._started
-            self._show(f"\n[{seconds:4.0f} s] {started[1]}")
-        mark, found, text = line.partition(MARK)
-        if found and not mark.strip():
-            if text.startswith("error: "):
-                self._errors.setdefault(self.steps[-1], text.removeprefix("error: "))
-            else:
-                self._show(f"         {text}")
-        elif line.startswith("    ") and line.strip():
-            self._last_lines[self.steps[-1] if self.steps else ""] = line.strip()
-
-    def _show(self, text: str) -> None:
-        self._screen.write(text + "\n")
-        self._screen.flush()

@@ -7,7 +7,8 @@ import numpy as np
 
 from components.journal import Journal
 from needledrop.audio.decode import DecodeLimits
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.factors.wmf import Factors
 from needledrop.plays.split import Split

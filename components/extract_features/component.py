@@ -53,7 +53,7 @@ def extract_features(
     from components.extract_features.extracting import extract
     from components.journal import journal
     from needledrop.audio.bag_of_words import BagOfWordsConfig
-    from needledrop.audio.feature_store import ExtractionConfig
+    from needledrop.audio.extraction import ExtractionConfig
 
     with journal("extract_features") as log:
         config = ExtractionConfig.for_training(

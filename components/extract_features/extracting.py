@@ -5,7 +5,8 @@ from pathlib import Path
 from components.journal import Journal
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
 from needledrop.audio.clips import find_clips
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.rejected_clips import add_rejected_clips, write_rejected_clips
 from needledrop.errors import InputError
 from needledrop.page import Page

@@ -44,7 +44,7 @@ def hear_shard(
 
     from components.hear_shard.hearing import hear
     from components.journal import journal
-    from needledrop.audio.feature_store import ExtractionConfig
+    from needledrop.audio.extraction import ExtractionConfig
 
     with journal("hear_shard") as log:
         config = ExtractionConfig.for_training(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from components.journal import Journal
 from needledrop.audio.clips import find_clips
-from needledrop.audio.feature_store import ExtractionConfig, extract_part
+from needledrop.audio.extraction import ExtractionConfig, extract_part
 from needledrop.plays.tracks import Tracks
 from needledrop.storage.opening import below
 

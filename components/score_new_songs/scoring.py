@@ -10,7 +10,8 @@ from feature_repo.new_songs import add_songs
 from feature_repo.store import FactorStore
 from needledrop.artifacts import read_json, write_json
 from needledrop.audio.decode import DecodeLimits
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.rejected_clips import (
     RejectedClip,
     add_rejected_clips,

@@ -3,12 +3,12 @@
 from dataclasses import asdict, replace
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
 from components.journal import Journal
 from components.train_encoder.material import Material
+from components.train_encoder.training_page import about_stretch, curves_page
 from needledrop.artifacts import fingerprint_of_code, fingerprint_of_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
@@ -55,7 +55,7 @@ def fit_linear_bundle(material: Material, journal: Journal) -> tuple[Bundle, Pag
         f"The ridge {ridge:g} was chosen; with it the baseline was fitted again on the training "
         "and the validation songs."
     )
-    page.sentence(_about_stretch(stretch))
+    page.sentence(about_stretch(stretch))
     journal.record({"validation_map_500": scores[ridge], "ridge": ridge, "stretch": stretch})
     journal.say(f"linear baseline on {material.summary()}: validation mAP@500 {scores[ridge]:.4f}")
     about = {"validation_map_500": scores[ridge], "stretch": stretch}
@@ -158,59 +158,6 @@ def fit_cnn_bundle(
     calibrated = scaler.stretched(stretch)
     encoder = CnnEncoder(network.cpu().eval(), cnn, calibrated, frontend.window_frames)
     bundle = material.bundle(encoder, {**settings, **figures})
-    page = _curves(material, tried, best, training.min_epochs, histories)
-    page.sentence(_about_stretch(stretch))
+    page = curves_page(material, tried, best, training.min_epochs, histories)
+    page.sentence(about_stretch(stretch))
     return bundle, page
-
-
-def _about_stretch(stretch: float) -> str:
-    return (
-        f"Predicted factors are multiplied by {stretch:.3f}: with that, validation songs, known "
-        "from their sound alone, get the share of listeners' lists that they have of the plays."
-    )
-
-
-def _curves(
-    material: Material,
-    tried: list[Epoch],
-    best: Epoch,
-    min_epochs: int,
-    histories: list[list[Epoch]],
-) -> Page:
-    page = Page("Training of the convolutional networks", lead=f"{material.summary()}.")
-    page.sentence(
-        f"A trial network learned from the training songs for {len(tried)} epochs; from epoch "
-        f"{min_epochs} on, it did best on the validation songs after {best.number + 1}: mAP@500 "
-        f"{best.validation_score:.4f}. {len(histories)} networks then learned from all of these "
-        "songs for as many epochs; what they predict is averaged."
-    )
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
-    names = ["trial network", *(f"network {n}" for n in range(1, len(histories) + 1))]
-    for name, history in zip(names, [tried, *histories], strict=True):
-        numbers = [epoch.number + 1 for epoch in history]
-        losses.plot(numbers, [epoch.loss for epoch in history], label=name)
-    scores.plot(
-        [epoch.number + 1 for epoch in tried], [epoch.validation_score or 0.0 for epoch in tried]
-    )
-    scores.plot(best.number + 1, best.validation_score, "o", color="#1c2330", markersize=4)
-    losses.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    losses.legend(frameon=False)
-    scores.set(xlabel="epoch of the trial network", ylabel="validation mAP@500", ylim=(0, None))
-    page.plot(
-        figure, "Loss by epoch, and the trial network's validation score; the dot marks its best."
-    )
-    page.table(
-        ["network", "epoch", "training loss", "validation mAP@500"],
-        [
-            [
-                name,
-                epoch.number + 1,
-                f"{epoch.loss:.3f}",
-                "" if epoch.validation_score is None else f"{epoch.validation_score:.4f}",
-            ]
-            for name, history in zip(names, [tried, *histories], strict=True)
-            for epoch in history
-        ],
-    )
-    return page

@@ -7,6 +7,7 @@ from typing import Any
 
 from needledrop.artifacts import whole_file
 from needledrop.errors import ConfigRejected, NeedledropError
+from needledrop.exit_status import DONE, FAILED, NOT_PROMOTED
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.following import RunTimedOut, follow, stoppable
 from pipelines.submitting.package import DEPLOY, GATE, Package, package_pipeline
@@ -14,8 +15,6 @@ from pipelines.submitting.runs import find_or_make_experiment, start_run
 from pipelines.submitting.steps import failure_of, is_promoted, said_by, steps_of
 from pipelines.submitting.summary import Outcome, markdown_from_outcome
 from pipelines.submitting.versions import Version, upload
-
-_DONE, _FAILED, _NOT_PROMOTED = 0, 1, 3
 
 
 class OutcomeUnreadable(NeedledropError):
@@ -66,7 +65,7 @@ def submit(
 
         conclude("started", "its page shows how it goes on")
         if not wait:
-            return _DONE
+            return DONE
         try:
             ended = follow(
                 run.run_id,
@@ -78,7 +77,7 @@ def submit(
             )
         except KeyboardInterrupt:
             conclude("cancelled", "it was interrupted from outside")
-            return _FAILED
+            return FAILED
         except RunTimedOut as error:
             conclude("cancelled", str(error))
             raise
@@ -113,7 +112,7 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
     if DEPLOY not in package.step_names.values():  # a pipeline that has nothing to promote
         conclude("done", "", ended)
         _say(f"\ndone; reports in {url}")
-        return _DONE
+        return DONE
     promoted = is_promoted(ended, package)
     if promoted is None:
         sentence = (
@@ -128,7 +127,7 @@ def _conclude(ended: Any, package: Package, connection: Connection, conclude: An
     for line in verdict:
         _say(f"  {line}")
     _say(f"\n{title}; reports in {url}")
-    return _DONE if promoted else _NOT_PROMOTED
+    return DONE if promoted else NOT_PROMOTED
 
 
 class ClusterRunFailed(NeedledropError):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig, frames_with_differences
-from needledrop.audio.feature_store import ExtractionConfig, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError
 from tests.audio.conftest import chord, encode
 

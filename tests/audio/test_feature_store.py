@@ -14,12 +14,8 @@ import pytest
 
 from needledrop.audio.clips import find_clips
 from needledrop.audio.decode import decode_clip
-from needledrop.audio.feature_store import (
-    ExtractionConfig,
-    FeatureStore,
-    extract_features,
-    extract_part,
-)
+from needledrop.audio.extraction import ExtractionConfig, extract_features, extract_part
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import Frontend, FrontendConfig
 from needledrop.errors import ArtifactBroken, DiskFull, InputError, ShapeMismatch
 from needledrop.storage.folder import stored_file
@@ -239,7 +235,7 @@ def test_windows_are_gathered_from_the_right_frames(tmp_path, clips):
 _KILLED_RUN = """
 import sys, time
 from pathlib import Path
-from needledrop.audio.feature_store import ExtractionConfig, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
 clips = {path.stem: path for path in Path(sys.argv[1]).glob("*.wav")}
 extract_features(clips, Path(sys.argv[2]), Path(sys.argv[3]),
                  ExtractionConfig(clips_per_shard=1, n_processes=1),

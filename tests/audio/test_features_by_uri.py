@@ -13,7 +13,8 @@ from torch import nn
 
 from needledrop.audio.clips import find_clips
 from needledrop.audio.decode import decode_clip
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import Frontend
 from needledrop.encoders.training import TrainingConfig, TrainingSet, train
 from needledrop.errors import ArtifactBroken, InputError, StoreUnreachable
@@ -112,7 +113,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from needledrop.audio.clips import find_clips
-from needledrop.audio.feature_store import ExtractionConfig, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
 clips = find_clips(f"{sys.argv[1]}/audio", [(f"SO{n}", f"TR{n}") for n in range(4)]).path_of
 extract_features(clips, f"{sys.argv[1]}/features", Path(sys.argv[2]),
                  ExtractionConfig(clips_per_shard=1, n_processes=1),

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.hear_shard.hearing import hear
 from components.journal import Journal
-from needledrop.audio.feature_store import ExtractionConfig
+from needledrop.audio.extraction import ExtractionConfig
 from needledrop.plays.tracks import read_tracks
 
 ROOT = Path(__file__).parents[2]
@@ -23,10 +23,11 @@ ONE_BY_ONE = ExtractionConfig(clips_per_shard=1, n_processes=1)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import needledrop.audio.feature_store as feature_store
+import needledrop.audio.shards as shards
 from components.hear_shard.hearing import hear
 from components.journal import Journal
-decode_clip, n_decoded = feature_store.decode_clip, 0
+from needledrop.audio.extraction import ExtractionConfig
+decode_clip, n_decoded = shards.decode_clip, 0
 
 def deadly(*arguments):
     global n_decoded
@@ -35,8 +36,8 @@ def deadly(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return decode_clip(*arguments)
 
-feature_store.decode_clip = deadly
-config = feature_store.ExtractionConfig(clips_per_shard=1, n_processes=1)
+shards.decode_clip = deadly
+config = ExtractionConfig(clips_per_shard=1, n_processes=1)
 hear(Path(sys.argv[1]), sys.argv[2], sys.argv[3], config, 0, 2, Journal("hear_shard"))
 """
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo.__main__ import DONE, FAILED, USAGE, main
+from feature_repo.__main__ import main
 from feature_repo.regions import checked_regions
 from feature_repo.store import FactorStore
 from needledrop.errors import ConfigRejected, FactorsRejected
+from needledrop.exit_status import DONE, FAILED, USAGE
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

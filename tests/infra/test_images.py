@@ -162,9 +162,18 @@ def test_the_serving_image_is_small_and_knows_its_health():
     absent = docker(
         "run", "--rm", "--network=none", "--entrypoint=python3", SERVE, "-c",
         "from importlib.util import find_spec as f; "
-        "print([n for n in ('kfp', 'great_expectations', 'matplotlib', 'triton', 'mypy') if f(n)])",
+        "print([n for n in ('kfp', 'great_expectations', 'matplotlib', 'triton', 'h5py') if f(n)])",
     )  # fmt: skip
     assert absent == "[]"
+
+
+@pytest.mark.parametrize("name", ["data", "train", "spark", "serve"])
+def test_no_image_carries_a_type_checker(name):
+    found = docker(
+        "run", "--rm", "--network=none", "--entrypoint=python3", f"needledrop-{name}:0.1.0", "-c",
+        "from importlib.util import find_spec; print(find_spec('mypy'))",
+    )  # fmt: skip
+    assert found == "None"
 
 
 _FEATURES = """

@@ -23,7 +23,8 @@ from needledrop.plays.tracks import read_tracks
 from needledrop.plays.triplets import read_plays
 from needledrop.promotion.registry import Registry
 from pipelines.__main__ import main
-from pipelines.local_run import RunFailed, _Terminal, run_locally
+from pipelines.local_run import RunFailed, run_locally
+from pipelines.terminal import Terminal
 from pipelines.train import train_pipeline
 from tests.full_disk import full_disk
 from tests.pipelines.conftest import N_SONGS, N_USERS, QUICK, ROOT, call, command
@@ -378,7 +379,7 @@ def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path,
 def test_a_log_that_finds_no_space_ends_and_the_run_goes_on(tmp_path):
     screen = io.StringIO()
     with full_disk(10), (tmp_path / "run.log").open("a") as log:
-        terminal = _Terminal(log, screen)
+        terminal = Terminal(log, screen)
         for step in ("split-songs", "extract-features"):
             print(f"Executing task '{step}'", file=terminal)
         print(f"{MARK}error: expected space", file=terminal)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from needledrop.audio.feature_store import ExtractionConfig, FeatureStore, extract_features
+from needledrop.audio.extraction import ExtractionConfig, extract_features
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
 from serving.limits import ServingLimits
 from serving.predictor import features_from_audio

@@ -1,0 +1,114 @@
+"""Shards: the features of some clips, written once and whole.
+
+A shard is a folder with the features of some clips end to end (``log_mel.npy`` (t, m) float16,
+``mfcc.npy`` (t, 13) float16) and ``clips.json`` that says which frames are whose and which clips
+were rejected. It appears whole, and is named after what it was made from (the clips' names, sizes
+and times or ETags, and the front end). So a run that was stopped continues with what is missing,
+and a changed clip, or another front end, is simply missing.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from needledrop.artifacts import fingerprint_of_json, write_json
+from needledrop.audio.decode import DecodeLimits, decode_clip
+from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.audio.rejected_clips import RejectedClip
+from needledrop.errors import ClipRejected
+from needledrop.storage.opening import place_at, read_location
+from needledrop.storage.place import Place, StoredFile, json_in_folder
+
+_N_READERS = 16
+
+
+def clips_of_shards(place: Place, shards: list[str]) -> dict[str, Any]:
+    """Return what each shard says of its clips; None for a shard that isn't there."""
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        found = pool.map(lambda shard: json_in_folder(place, shard, "clips.json"), shards)
+        return dict(zip(shards, found, strict=True))
+
+
+def existing_shards(
+    place: Place, identities: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the shards that hold only current clips, and song_id -> shard for what they cover."""
+    shards: list[str] = []
+    covered: dict[str, str] = {}
+    names = [name for name in place.folders() if name.startswith("shard-")]
+    for name, clips in clips_of_shards(place, names).items():
+        about = clips["identities"] if clips else {}
+        if about and all(
+            identities.get(song_id) == identity and song_id not in covered
+            for song_id, identity in about.items()
+        ):
+            shards.append(name)
+            covered |= dict.fromkeys(about, name)
+    return shards, covered
+
+
+def identity_of_clip(file: StoredFile, frontend: FrontendConfig, limits: DecodeLimits) -> str:
+    """Name what a clip's features depend on, without reading the clip."""
+    state = [file.n_bytes, file.stamp]
+    return fingerprint_of_json([file.name, state, frontend.fingerprint, asdict(limits)])
+
+
+def write_shard(
+    clips: Mapping[str, str],
+    identities: Mapping[str, str],
+    folder: str,
+    frontend: FrontendConfig,
+    limits: DecodeLimits,
+) -> str:
+    """Decode some clips, compute their features, and write them as one shard.
+
+    Args:
+        clips: song_id -> its clip's path or URI.
+        identities: song_id -> what its features depend on, as :func:`identity_of_clip` says.
+        folder: a path or a URI, where the shard will lie.
+        frontend: what hears them.
+        limits: what a clip may be.
+
+    Returns:
+        The shard's name. Clips that can't be used are noted in it, with their reasons.
+
+    Raises:
+        DiskFull, OSError, StoreUnreachable: it can't be written; nothing of it is there.
+    """
+    hearing = Frontend(frontend)
+    features: dict[str, ClipFeatures] = {}
+    rejected: list[dict[str, Any]] = []
+    for song_id, location in clips.items():
+        try:
+            encoded = _encoded(location, limits)
+            waveform = decode_clip(encoded, frontend.sample_rate_hz, limits)
+            features[song_id] = hearing.features(waveform)
+        except ClipRejected as error:
+            name = location.rpartition("/")[2]
+            rejected.append(asdict(RejectedClip(song_id, name, error.kind, str(error))))
+    frames: dict[str, tuple[int, int]] = {}
+    start = 0
+    for song_id, clip in features.items():
+        frames[song_id] = (start, start := start + len(clip.log_mel))
+    name = f"shard-{fingerprint_of_json(identities)[:16]}"
+    with place_at(folder).new_folder(name) as temporary:
+        if features:
+            np.save(
+                temporary / "log_mel.npy", np.concatenate([f.log_mel for f in features.values()])
+            )
+            np.save(temporary / "mfcc.npy", np.concatenate([f.mfcc for f in features.values()]))
+        write_json(
+            temporary / "clips.json",
+            {"frames": frames, "rejected": rejected, "identities": identities},
+        )
+    return name
+
+
+def _encoded(location: str, limits: DecodeLimits) -> bytes:
+    try:
+        return read_location(location, limits.max_bytes + 1)
+    except OSError as error:
+        raise ClipRejected("unreadable", f"the clip can't be read: {error.strerror}") from error
