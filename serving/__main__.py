@@ -65,6 +65,8 @@ def _serve(arguments: list[str]) -> None:
     # become files in a folder of that one.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
+    # With this FastAPI would send spans and logs of its own, with what requests hold.
+    os.environ.pop("FASTAPI_OTEL_AUTO_CONFIGURE", None)
     # gRPC's core writes to stderr past every logger, a line for each call that a client gets wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Not at the top: `--help` and the client need neither torch nor KServe, which take seconds, and
@@ -87,6 +89,7 @@ def _serve(arguments: list[str]) -> None:
         max_liked=options.max_liked,
         max_in_flight=options.max_in_flight,
     )
+    from serving import tracing
     from serving.access import AccessKeys
     from serving.server import ServerConfig, serve
 
@@ -113,6 +116,7 @@ def _serve(arguments: list[str]) -> None:
             grace_seconds=options.grace_seconds,
             access_log=options.access_log,
             keys=keys,
+            traces=options.traces or tracing.are_wanted(),
         )
     )
 
@@ -228,6 +232,12 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--no-batches",
         action="store_true",
         help="encode each clip by itself, also those that wait together",
+    )
+    parser.add_argument(
+        "--traces",
+        action="store_true",
+        help="send traces to http://localhost:4318; elsewhere, and without this option, to what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names",
     )
     parser.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
     parser.add_argument(

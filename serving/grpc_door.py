@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from grpc import aio
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 
-from serving import metrics
+from serving import metrics, tracing
 from serving.access import AccessKeys, is_open_call
 from serving.kserve_api import (
     DataPlane,
@@ -79,7 +79,28 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
         metadata = {
             name: value for name, value in context.invocation_metadata() if isinstance(value, str)
         }
-        begin_request(metadata.get(HEADER))
+        request_id = begin_request(metadata.get(HEADER))
+        if not tracing.is_on() or method_name.rpartition("/")[2] != "ModelInfer":
+            return await self._let_in(method, request_or_iterator, context, method_name, metadata)
+        model = metrics.model_label(request_or_iterator.model_name)
+        with tracing.request("grpc", metadata, model=model, request_id=request_id) as span:
+            try:
+                answer = await self._let_in(
+                    method, request_or_iterator, context, method_name, metadata
+                )
+            finally:
+                tracing.end_grpc(span, _status_of(context))
+            return answer
+
+    async def _let_in(
+        self,
+        method: Callable[..., Any],
+        request_or_iterator: Any,
+        context: Any,
+        method_name: str,
+        metadata: dict[str, str],
+    ) -> Any:
+        """Ask for the key, and have the call answered."""
         if self._keys is not None and not is_open_call(method_name):
             try:
                 self._keys.check(metadata)
@@ -109,6 +130,13 @@ async def _abort(context: Any, refusal: Refused) -> NoReturn:
     raise refusal
 
 
+def _status_of(context: Any) -> str:
+    """Return the name of the status that a call ends with."""
+    code = context.code()
+    return "OK" if code in (None, 0) else getattr(code, "name", "UNKNOWN")
+
+
 def _count(refusal: Refused) -> None:
+    tracing.note(refused=refusal.kind)
     metrics.ERRORS.labels(metrics.NO_MODEL, refusal.kind).inc()
     log_refusal(refusal, "grpc", metrics.NO_MODEL)

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from serving import metrics
+from serving import metrics, tracing
 from serving.access import AccessKeys, is_open_path
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
@@ -46,7 +46,22 @@ class HttpDoor:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        send = _with_header(send, HEADER, begin_request(headers.get(HEADER.encode())))
+        request_id = begin_request(headers.get(HEADER.encode()))
+        send = _with_header(send, HEADER, request_id)
+        if not tracing.is_on() or scope["method"] in ("GET", "HEAD"):
+            await self._let_in(scope, receive, send)
+            return
+        path, passed_on = scope["path"], {}
+        for name in tracing.HEADERS:
+            passed_on[name] = headers.get(name.encode(), b"").decode("latin-1")
+        with tracing.request(
+            _protocol_of(path), passed_on, model=_model_of(path), request_id=request_id
+        ) as span:
+            await self._let_in(scope, receive, _noting_status(send, span))
+
+    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        headers = dict(scope["headers"])
         try:
             if self._keys is not None and not is_open_path(scope["method"], scope["path"]):
                 self._keys.check(
@@ -137,10 +152,15 @@ class HttpDoor:
 
 def count_refusal(refusal: Refused, path: str) -> None:
     """Count and log a request that does not come as far as a model."""
-    model, protocol = _model_of(path), "v2" if path.startswith("/v2/") else "v1"
+    model, protocol = _model_of(path), _protocol_of(path)
     metrics.REQUESTS.labels(model, protocol).inc()
     metrics.ERRORS.labels(model, refusal.kind).inc()
+    tracing.note(refused=refusal.kind)
     log_refusal(refusal, protocol, model)
+
+
+def _protocol_of(path: str) -> str:
+    return "v2" if path.startswith("/v2/") else "v1"
 
 
 def _model_of(path: str) -> str:
@@ -187,6 +207,17 @@ def _with_header(send: Send, name: str, value: str) -> Send:
         await send(message)
 
     return send_with_header
+
+
+def _noting_status(send: Send, span: Any) -> Send:
+    """Return a channel that tells a span how its request was answered."""
+
+    async def send_noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            tracing.end_http(span, message["status"])
+        await send(message)
+
+    return send_noting
 
 
 async def _answer(refusal: Refused, send: Send) -> None:

@@ -6,11 +6,13 @@ counts for the model "none".
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from serving import tracing
 from serving.refusals import STATUS_OF_KIND
 
 PROTOCOLS = ("v1", "v2", "grpc")
@@ -123,9 +125,14 @@ def model_label(name: str) -> str:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Time one stage; a stage that is refused counts too."""
-    with STAGE_SECONDS.labels(name).time():
+def stage(name: str, asked_by: Sequence[Any] = ()) -> Iterator[None]:
+    """Time and trace one stage; a stage that is refused counts too.
+
+    Args:
+        name: one of :data:`STAGES`.
+        asked_by: the spans that it is done for, where that isn't the current one.
+    """
+    with STAGE_SECONDS.labels(name).time(), tracing.span(name, asked_by):
         yield
 
 

@@ -19,7 +19,7 @@ from feature_repo.facts import SongFacts
 from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import ArtifactBroken, StoreUnreachable
 from needledrop.ranking.recommender import Listing, Ranked
-from serving import metrics
+from serving import metrics, tracing
 from serving.answers import (
     described,
     listed,
@@ -119,6 +119,7 @@ class _RankingModel(ServedModel):
 
     def common(self, knowledge: Knowledge) -> dict[str, Any]:
         """Return what every answer says."""
+        tracing.note(bundle=knowledge.version)
         return {"bundle": knowledge.version, "stale": self.memory.is_stale}
 
     async def songs_of(self, members: Sequence[Member]) -> _Songs:
