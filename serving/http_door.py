@@ -1,6 +1,5 @@
 """What stands between the network and KServe's REST layer."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -11,8 +10,9 @@ from serving import metrics, tracing
 from serving.access import AccessKeys, is_open_path
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
-from serving.refusals import Refused, refusal_from
+from serving.refusals import Refused, overloaded, refusal_from
 from serving.request_id import HEADER, begin_request
+from serving.uploads import Uploads
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,6 +38,7 @@ class HttpDoor:
         self._app = app
         self._limits = limits
         self._keys = keys
+        self._uploads = Uploads(limits, metrics.UPLOADS.labels("http"))
         self._n_in_flight = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -81,24 +82,31 @@ class HttpDoor:
             return
 
     async def _with_body(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Take a request's body whole, if there is room for it, and hand it on."""
-        if self._n_in_flight >= self._limits.max_in_flight:
-            raise Refused("overloaded", "too many requests at once; try again in a moment")
+        """Take a request's body whole, and hand it on if there is room for the request.
+
+        It takes its place when its body is here: one that trickles keeps nobody out.
+        """
+        self._check_room()
+        encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
+        if encoding.strip().lower() not in (b"", b"identity"):
+            raise Refused(
+                "compressed",
+                "expected a body without Content-Encoding, a few compressed bytes could unpack "
+                "into any number; send it as it is",
+            )
+        body = await self._body(scope, receive)
+        self._check_room()
         self._n_in_flight += 1
         metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
         try:
-            encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
-            if encoding.strip().lower() not in (b"", b"identity"):
-                raise Refused(
-                    "compressed",
-                    "expected a body without Content-Encoding, a few compressed bytes could unpack "
-                    "into any number; send it as it is",
-                )
-            body = await self._body(scope, receive)
             await self._guarded(_without_content_type(scope), _receive_once(body, receive), send)
         finally:
             self._n_in_flight -= 1
             metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
+
+    def _check_room(self) -> None:
+        if self._n_in_flight >= self._limits.max_in_flight:
+            raise overloaded()
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """Read the body; one that is too long is refused by its header, or where it gets too long.
@@ -111,24 +119,18 @@ class HttpDoor:
             raise _too_large(most)
         pieces: list[bytes] = []
         n_bytes = 0
-        try:
-            async with asyncio.timeout(self._limits.max_upload_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _ClientGone
-                    pieces.append(message.get("body", b""))
-                    n_bytes += len(pieces[-1])
-                    if n_bytes > most:
-                        raise _too_large(most)
-                    if not message.get("more_body", False):
-                        return b"".join(pieces)
-        except TimeoutError:
-            raise Refused(
-                "slow_upload",
-                f"expected the body within {self._limits.max_upload_seconds:g} s; send it faster, "
-                "or a shorter clip",
-            ) from None
+        async with self._uploads.one() as upload:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGone
+                pieces.append(message.get("body", b""))
+                n_bytes += len(pieces[-1])
+                if n_bytes > most:
+                    raise _too_large(most)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+                self._uploads.add(upload, len(pieces[-1]))
 
     async def _guarded(self, scope: Message, receive: Receive, send: Send) -> None:
         """Call the app; an error that it lets out is logged here and answered without its text."""

@@ -68,8 +68,9 @@ STORE_UNSEEN_SECONDS = Gauge(
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
 HTTP_IN_FLIGHT = Gauge(
-    "needledrop_http_in_flight", "HTTP requests with a body that are being read or answered now."
+    "needledrop_http_in_flight", "HTTP requests with a body that are being answered now."
 )
+UPLOADS = Gauge("needledrop_uploads", "Bodies that are arriving now.", ["protocol"])
 REGISTRY_POLLS = Counter("needledrop_registry_polls_total", "Looks for a new champion.")
 BUNDLE_INFO = Gauge(
     "needledrop_bundle_info",
@@ -92,6 +93,8 @@ BUNDLE_LOADS = Counter(
 # A series that is there from the start can be rated and alerted on from its first event.
 for _protocol in PROTOCOLS:
     REQUESTS.labels(NO_MODEL, _protocol)
+for _transport in ("http", "grpc"):
+    UPLOADS.labels(_transport)
 for _kind in STATUS_OF_KIND:
     ERRORS.labels(NO_MODEL, _kind)
 for _stage in STAGES:

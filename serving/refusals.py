@@ -93,6 +93,11 @@ class Refused(GrpcException):
         return Refused(self.kind, f"{place}: {self.sentence}")
 
 
+def overloaded() -> Refused:
+    """Say that there are as many requests as may be answered at once."""
+    return Refused("overloaded", "too many requests at once; try again in a moment")
+
+
 def refusal_from(error: Exception) -> Refused:
     """Say any error as a refusal; what is no fault of the request says only that it is ours."""
     match error:
