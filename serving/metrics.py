@@ -5,13 +5,16 @@ models only those that are served; a request for another one, or refused before 
 counts for the model "none".
 """
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from needledrop.encoders.catalogue import AUDIO, USAGE
+from needledrop.encoders.drift import FEWEST_SONGS, DriftWindow
 from serving import tracing
 from serving.refusals import STATUS_OF_KIND
 
@@ -51,6 +54,11 @@ BATCH_WISHES = Histogram(
     buckets=(1, 2, 4, 8, 16, 32),
 )
 LISTENERS_ASKED = Counter("needledrop_listeners_asked_total", "Listeners whose songs were wanted.")
+SONGS_RECOMMENDED = Counter(
+    "needledrop_songs_recommended_total",
+    "Songs in listeners' lists, by where their factors are from: usage or audio.",
+    ["source"],
+)
 FALLBACKS = Counter(
     "needledrop_fallbacks_total", "Listeners who weren't known, by what spoke for them.", ["kind"]
 )
@@ -84,6 +92,21 @@ BUNDLES_HELD = Gauge(
     "needledrop_bundles_held",
     "Bundles in memory: the one that answers, and old ones until their last request has ended.",
 )
+DRIFT = Gauge(
+    "needledrop_factor_drift",
+    "Population stability index of the last predicted songs' factors against songs like the "
+    "training's, averaged over factors; NaN for few songs, absent where the bundle has no "
+    "reference.",
+    ["bundle"],
+)
+DRIFT_BY_CHANCE = Gauge(
+    "needledrop_factor_drift_by_chance",
+    "What the index reads on average for as many songs where nothing has drifted.",
+    ["bundle"],
+)
+DRIFT_SONGS = Gauge(
+    "needledrop_factor_drift_songs", "Different songs that the index is of.", ["bundle"]
+)
 BUNDLE_LOADS = Counter(
     "needledrop_bundle_loads_total",
     "Champions loaded, found broken, refused after a rehearsal, or out of reach.",
@@ -101,6 +124,8 @@ for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _source in ("audio", "log_mel"):
     CLIPS.labels(_source)
+for _origin in (USAGE, AUDIO):
+    SONGS_RECOMMENDED.labels(_origin)
 for _kind_of_fallback in ("liked_songs", "popularity"):
     FALLBACKS.labels(_kind_of_fallback)
 for _read in ("whole", "part", "unreachable", "broken"):
@@ -145,3 +170,18 @@ def tell_bundle(fingerprint: str, encoder: str, n_factors: int, n_songs: int) ->
     BUNDLE_INFO.labels(fingerprint, encoder, str(n_factors), str(n_songs)).set(1)
     BUNDLE_LOADED.set(time.time())
     BUNDLE_LOADS.labels("loaded").inc()
+
+
+def tell_drift(fingerprint: str, window: DriftWindow | None) -> None:
+    """Tell from now on how far this window has moved; nothing where there is none."""
+    for gauge in (DRIFT, DRIFT_BY_CHANCE, DRIFT_SONGS):
+        gauge.clear()
+    if window is None:
+        return
+
+    def told(value: Callable[[DriftWindow], float]) -> Callable[[], float]:
+        return lambda: value(window) if len(window) >= FEWEST_SONGS else math.nan
+
+    DRIFT.labels(fingerprint).set_function(told(lambda one: one.index))
+    DRIFT_BY_CHANCE.labels(fingerprint).set_function(told(lambda one: one.index_by_chance))
+    DRIFT_SONGS.labels(fingerprint).set_function(lambda: len(window))

@@ -113,6 +113,8 @@ class FactorPredictor(ServedModel):
         factors = await champion.batcher.factors(features)
         if not np.isfinite(factors).all():
             raise Refused("not_finite", "expected log-mel of this front end, its factors overflow")
+        if champion.drift is not None:
+            champion.drift.see(factors)
         metrics.CLIPS.labels("audio" if isinstance(clip.content, bytes) else "log_mel").inc()
         return factors
 
