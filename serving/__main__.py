@@ -92,10 +92,12 @@ def _serve(arguments: list[str]) -> None:
         max_in_flight=options.max_in_flight,
     )
     from serving import tracing
-    from serving.access import AccessKeys
+    from serving.access import Access
     from serving.server import ServerConfig, serve
 
-    keys = AccessKeys.load(Path(options.api_keys)) if options.api_keys else None
+    keys = Access.from_files(
+        options.api_keys, options.jwt_keys, options.jwt_audience, options.jwt_issuer
+    )
     from serving.page.clips import LocalClips
 
     clips = LocalClips.find(options.audio, options.tracks) if options.audio else LocalClips()
@@ -232,6 +234,20 @@ def _serve_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="answer only who shows one of these keys, one a line (NEEDLEDROP_API_KEYS)",
     )
+    for flag, metavar, text in (
+        (
+            "--jwt-keys",
+            "FILE",
+            "answer who shows a JWT signed with one of these public keys, a "
+            "JWKS or PEM; beside --api-keys either opens",
+        ),
+        ("--jwt-audience", "TEXT", "what its aud must hold; needed with --jwt-keys"),
+        ("--jwt-issuer", "TEXT", "what its iss must be; by default anything"),
+    ):
+        variable = f"NEEDLEDROP_{flag[2:].replace('-', '_').upper()}"
+        parser.add_argument(
+            flag, default=os.environ.get(variable), metavar=metavar, help=f"{text} ({variable})"
+        )
     parser.add_argument(
         "--no-batches",
         action="store_true",

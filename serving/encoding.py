@@ -130,7 +130,7 @@ def _refusal_of(answer: httpx.Response) -> Refused:
         kind, sentence = str(said["kind"]), str(said["error"])
     except (ValueError, KeyError, TypeError):
         kind, sentence = "", ""
-    if kind not in STATUS_OF_KIND or kind in ("internal", "no_key", "closed"):
+    if kind not in STATUS_OF_KIND or kind in ("internal", "no_key", "bad_token", "closed"):
         return Refused("no_predictor", "the network that hears clips refuses to answer")
     # Its sentence names the place in the request that was made here.
     return Refused(kind, sentence.split(": ", 1)[-1])

@@ -8,7 +8,7 @@ from grpc import HandlerCallDetails, RpcMethodHandler, aio, stream_unary_rpc_met
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 
 from serving import metrics, tracing
-from serving.access import AccessKeys, is_open_call
+from serving.access import Access, is_open_call
 from serving.kserve_api import (
     DataPlane,
     InferenceServicer,
@@ -35,7 +35,7 @@ class GrpcDoor:
         repository: ModelRepositoryExtension,
         limits: ServingLimits,
         grace_seconds: float,
-        keys: AccessKeys | None = None,
+        keys: Access | None = None,
     ) -> None:
         self._grace_seconds = grace_seconds
         self._server = aio.server(
@@ -111,7 +111,7 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
     see UNKNOWN and an AttributeError.
     """
 
-    def __init__(self, limits: ServingLimits, keys: AccessKeys | None) -> None:
+    def __init__(self, limits: ServingLimits, keys: Access | None) -> None:
         super().__init__()
         self._keys = keys
         self._max_in_flight = limits.max_in_flight
@@ -128,7 +128,7 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
         if not tracing.is_on() or method_name.rpartition("/")[2] != "ModelInfer":
             return await self._let_in(method, request_or_iterator, context, method_name, metadata)
         model = metrics.model_label(request_or_iterator.model_name)
-        with tracing.request("grpc", metadata, model=model, request_id=request_id) as span:
+        with tracing.request("grpc", model, metadata, request_id) as span:
             try:
                 answer = await self._let_in(
                     method, request_or_iterator, context, method_name, metadata

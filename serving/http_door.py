@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from serving import metrics, tracing
-from serving.access import AccessKeys, is_open_path
+from serving.access import Access, is_open_path
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
 from serving.refusals import Refused, overloaded, refusal_from
@@ -34,7 +34,7 @@ class HttpDoor:
     can't read with 422 and a copy of it; its V1 route parses JSON or not, depending on the header.
     """
 
-    def __init__(self, app: App, limits: ServingLimits, keys: AccessKeys | None = None) -> None:
+    def __init__(self, app: App, limits: ServingLimits, keys: Access | None = None) -> None:
         self._app = app
         self._limits = limits
         self._keys = keys
@@ -55,9 +55,7 @@ class HttpDoor:
         path, passed_on = scope["path"], {}
         for name in tracing.HEADERS:
             passed_on[name] = headers.get(name.encode(), b"").decode("latin-1")
-        with tracing.request(
-            _protocol_of(path), passed_on, model=_model_of(path), request_id=request_id
-        ) as span:
+        with tracing.request(_protocol_of(path), _model_of(path), passed_on, request_id) as span:
             await self._let_in(scope, receive, _noting_status(send, span))
 
     async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -24,6 +24,7 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "slow_upload": (408, grpc.StatusCode.DEADLINE_EXCEEDED),
     "compressed": (415, grpc.StatusCode.UNIMPLEMENTED),
     "no_key": (401, grpc.StatusCode.UNAUTHENTICATED),
+    "bad_token": (401, grpc.StatusCode.UNAUTHENTICATED),
     # the clip, as needledrop.errors.ClipRejected names it
     "empty": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "not_audio": (400, grpc.StatusCode.INVALID_ARGUMENT),
@@ -83,6 +84,8 @@ class Refused(GrpcException):
         """Headers that the REST answer has beside its content's."""
         if self.kind == "no_key":
             return {"www-authenticate": "Bearer"}
+        if self.kind == "bad_token":
+            return {"www-authenticate": 'Bearer error="invalid_token"'}
         if self.kind == "slow_upload":
             return {"connection": "close"}  # nobody waits for the rest
         seconds = RETRY_AFTER_SECONDS.get(self.kind)

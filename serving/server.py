@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from needledrop.errors import ConfigRejected
 from serving import tracing
-from serving.access import AccessKeys
+from serving.access import Access
 from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.grpc_door import GrpcDoor
@@ -77,7 +77,7 @@ class ServerConfig:
         poll_seconds: how often the registry and the store are asked for what is new.
         stale_seconds: answers are marked stale when the store hasn't been seen for so long.
         grace_seconds: for requests in flight to end after SIGTERM.
-        keys: what callers must show one of; None lets everyone ask.
+        keys: what callers must show a key or a token of; None lets everyone ask.
         traces: whether requests are traced, to the collector that the environment names.
         access_log: a line for each HTTP request; costs about a third of the throughput.
     """
@@ -98,7 +98,7 @@ class ServerConfig:
     stale_seconds: float = 30.0
     grace_seconds: int = 20
     access_log: bool = False
-    keys: AccessKeys | None = None
+    keys: Access | None = None
     traces: bool = False
 
     @property

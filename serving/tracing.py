@@ -108,14 +108,15 @@ def task(name: str) -> "AbstractContextManager[Span | None]":
 
 @contextmanager
 def request(
-    protocol: str, headers: Mapping[str, str], **attributes: str
+    protocol: str, model: str, headers: Mapping[str, str], request_id: str
 ) -> "Iterator[Span | None]":
     """Span one request, as a child of the caller's span, where there is one.
 
     Args:
-        protocol: by which it came, which names it until its model is known.
+        protocol: by which it came.
+        model: a model that is served, or "none": what a caller may name isn't recorded.
         headers: of HTTP or gRPC, in lower case.
-        attributes: what is known from the start; "" for none.
+        request_id: as in the log.
     """
     if _tracer is None:
         yield None
@@ -126,10 +127,10 @@ def request(
     # With what is longer than the standard has it, the propagator would fill the log.
     given = {name: headers[name] for name in HEADERS if len(headers.get(name, "x" * 513)) <= 512}
     with _tracer.start_as_current_span(
-        protocol,
+        f"{protocol} {model}",
         context=TraceContextTextMapPropagator().extract(given),
         kind=SpanKind.SERVER,
-        attributes={f"needledrop.{name}": value for name, value in attributes.items() if value},
+        attributes={"needledrop.model": model, "needledrop.request_id": request_id},
         record_exception=False,  # its text may quote the request
         set_status_on_exception=False,
     ):

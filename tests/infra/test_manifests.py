@@ -392,6 +392,26 @@ def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transform
     assert not [thing for thing in things if thing["kind"] == "Secret"]
 
 
+def test_the_component_of_tokens_reads_public_keys_and_says_whom_they_are_for(tmp_path):
+    things = with_component("jwt", tmp_path)
+    [service] = [thing for thing in things if thing["kind"] == "InferenceService"]
+    schema = schema_of(service["kind"], service["apiVersion"])
+    if schema is not None:
+        jsonschema.Draft7Validator(schema).validate(service)
+    transformer = service["spec"]["transformer"]
+    [container] = transformer["containers"]
+    path = Path(_serve_parser().parse_args(container["args"]).jwt_keys)
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "jwt"]
+    assert Path(mount["mountPath"]) == path.parent
+    [volume] = [one for one in transformer["volumes"] if one["name"] == "jwt"]
+    assert volume["configMap"]["items"] == [{"key": path.name, "path": path.name}]
+    named = {one["name"]: one for one in container["env"]}
+    for name, key in (("NEEDLEDROP_JWT_AUDIENCE", "audience"), ("NEEDLEDROP_JWT_ISSUER", "issuer")):
+        reference = named[name]["valueFrom"]["configMapKeyRef"]
+        assert reference == {"name": volume["configMap"]["name"], "key": key}
+    assert "jwt" not in str(service["spec"]["predictor"])
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_everything_lies_in_the_overlays_namespace(overlay):
     namespace = yaml.safe_load(

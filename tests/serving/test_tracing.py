@@ -27,6 +27,7 @@ from tests.serving.test_access import call, infer_message
 from tests.serving.world import Server, free_port, wait_for, wav_bytes, waveform
 
 CALLER = "00f067aa0ba902b7"
+GRPC = "grpc latent-factors"
 SERVER, CLIENT = 2, 3  # kinds of spans, as OTLP numbers them
 
 
@@ -97,8 +98,10 @@ def test_a_clip_is_one_trace_across_both_processes(traced: Traced) -> None:
     body = json.dumps({"instances": [{"audio": audio()}]})
     answer = traced.transformer.post("/v1/models/similar:predict", body, headers)
     assert answer.status == 200
-    spans = traced.wait_for(trace_id, "v1", "v2", "network", "nearest", "predictor")
-    asked = one(spans, "ranker", "v1")
+    spans = traced.wait_for(
+        trace_id, "v1 similar", "v2 latent-factors", "network", "nearest", "predictor"
+    )
+    asked = one(spans, "ranker", "v1 similar")
     assert (asked.parent_id, asked.kind) == (CALLER, SERVER)
     assert asked.attributes == {
         "needledrop.model": "similar",
@@ -108,7 +111,7 @@ def test_a_clip_is_one_trace_across_both_processes(traced: Traced) -> None:
     }
     calling = one(spans, "ranker", "predictor")
     assert (calling.parent_id, calling.kind) == (asked.span_id, CLIENT)
-    there = one(spans, "needledrop-predictor", "v2")
+    there = one(spans, "needledrop-predictor", "v2 latent-factors")
     assert (there.parent_id, there.kind) == (calling.span_id, SERVER)
     assert there.attributes == {
         "needledrop.model": "latent-factors",
@@ -128,9 +131,9 @@ def test_a_new_songs_trace_goes_into_the_store(traced: Traced) -> None:
     body = json.dumps({"instances": [{"song_id": "SOtraced", "audio": audio(5)}]})
     answer = traced.transformer.post("/v1/models/new-songs:predict", body, headers)
     assert answer.status == 200
-    spans = traced.wait_for(trace_id, "v1", "v2", "store")
+    spans = traced.wait_for(trace_id, "v1 new-songs", "v2 latent-factors", "store")
     store = one(spans, "ranker", "store")
-    assert store.parent_id == one(spans, "ranker", "v1").span_id
+    assert store.parent_id == one(spans, "ranker", "v1 new-songs").span_id
     for name in ("store_write", "store_read"):
         assert one(spans, "ranker", name).parent_id == store.span_id
 
@@ -147,8 +150,8 @@ def test_listeners_who_are_scored_together_are_linked(traced: Traced) -> None:
         assert set(threads.map(ask, made)) == {200}
     requests, rounds = {}, {}
     for trace_id, _ in made:
-        for span in traced.wait_for(trace_id, "v1"):
-            if span.name == "v1":
+        for span in traced.wait_for(trace_id, "v1 recommend"):
+            if span.name == "v1 recommend":
                 requests[span.span_id] = span
             if span.name == "score":
                 rounds[span.span_id] = span
@@ -165,7 +168,7 @@ def test_grpc_takes_the_callers_trace(traced: Traced) -> None:
     metadata = (("traceparent", headers["traceparent"]), ("x-request-id", "order-3"))
     message = infer_message(base64.b64decode(audio()))
     assert call(traced.predictor, "ModelInfer", message, metadata)[0] == "OK"
-    asked = one(traced.wait_for(trace_id, "grpc"), "needledrop-predictor", "grpc")
+    asked = one(traced.wait_for(trace_id, GRPC), "needledrop-predictor", GRPC)
     assert (asked.parent_id, asked.kind) == (CALLER, SERVER)
     assert asked.attributes == {
         "needledrop.model": "latent-factors",
@@ -177,7 +180,7 @@ def test_grpc_takes_the_callers_trace(traced: Traced) -> None:
     trace_id, headers = from_caller(4)
     metadata = (("traceparent", headers["traceparent"]),)
     assert call(traced.predictor, "ModelInfer", message, metadata)[0] == "INVALID_ARGUMENT"
-    asked = one(traced.wait_for(trace_id, "grpc"), "needledrop-predictor", "grpc")
+    asked = one(traced.wait_for(trace_id, GRPC), "needledrop-predictor", GRPC)
     assert asked.attributes["needledrop.refused"] == "not_audio"
     assert asked.attributes["rpc.response.status_code"] == "INVALID_ARGUMENT"
 
@@ -193,7 +196,8 @@ def test_refusals_say_their_kind_and_nothing_of_the_request(
 ) -> None:
     trace_id, headers = from_caller(number)
     assert traced.transformer.post(path, body, headers).status == status
-    asked = one(traced.wait_for(trace_id, "v1"), "ranker", "v1")
+    name = "v1 recommend" if "recommend" in path else "v1 none"
+    asked = one(traced.wait_for(trace_id, name), "ranker", name)
     assert asked.attributes.get("needledrop.refused", "") == kind
     assert asked.attributes["http.response.status_code"] == status
     assert (asked.status, asked.n_events) == (0, 0)  # it is no failure of ours
@@ -222,7 +226,7 @@ def test_what_the_caller_leaves_out_is_not_recorded(traced: Traced) -> None:
     assert traced.transformer.post("/v1/models/similar:predict", body, headers).status == 200
     after, headers = from_caller(9)
     assert traced.transformer.post("/v1/models/similar:predict", body, headers).status == 200
-    traced.wait_for(after, "v1", "v2")
+    traced.wait_for(after, "v1 similar", "v2 latent-factors")
     assert traced.collector.trace(trace_id) == []
 
 
@@ -241,7 +245,7 @@ def test_the_typed_clients_continue_a_trace(traced: Traced) -> None:
     trace_id = f"{context.trace_id:032x}"
 
     def asked() -> list[Seen]:
-        return [span for span in traced.collector.trace(trace_id) if span.name == "v1"]
+        return [span for span in traced.collector.trace(trace_id) if span.name == "v1 recommend"]
 
     wait_for(lambda: len(asked()) == 2, traced.transformer.process)
     assert {span.parent_id for span in asked()} == {f"{context.span_id:016x}"}
@@ -253,7 +257,7 @@ def test_nothing_of_what_is_asked_and_answered_is_in_a_span(traced: Traced) -> N
     body = {"instances": [{"user_id": "user07", "liked": ["SO9001"]}], "parameters": {"k": 3}}
     path = "/v1/models/recommend:predict"
     answer = traced.transformer.post(path, json.dumps(body), headers).json["predictions"][0]
-    traced.wait_for(trace_id, "v1", "score")
+    traced.wait_for(trace_id, "v1 recommend", "score")
     sent = b"".join(traced.collector.bodies)
     songs = [song["song_id"] for song in answer["songs"]]
     for word in ("user0", "SO9", "SOtraced", "secret", "open-sesame", audio()[:40], *songs):
@@ -336,12 +340,16 @@ def test_the_sampler_is_honoured(
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     stop = tracing.start("test", lambda _: None)
-    with tracing.request("v1", {}, model="recommend", request_id=""):
+    with tracing.request("v1", "recommend", {}, "order-1"):
         tracing.note(bundle="b")
     stop()
     collector.close()
     assert [span.attributes for span in collector.spans()] == [
-        {"needledrop.model": "recommend", "needledrop.bundle": "b"}
+        {
+            "needledrop.model": "recommend",
+            "needledrop.request_id": "order-1",
+            "needledrop.bundle": "b",
+        }
     ] * n_spans
 
 
