@@ -65,6 +65,8 @@ def _serve(arguments: list[str]) -> None:
     # become files in a folder of that one.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
+    # With this FastAPI would send spans and logs of its own, with what requests hold.
+    os.environ.pop("FASTAPI_OTEL_AUTO_CONFIGURE", None)
     # gRPC's core writes to stderr past every logger, a line for each call that a client gets wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Not at the top: `--help` and the client need neither torch nor KServe, which take seconds, and
@@ -74,6 +76,8 @@ def _serve(arguments: list[str]) -> None:
     limits = ServingLimits(
         max_body_bytes=options.max_body_bytes,
         max_upload_seconds=options.max_upload_seconds,
+        max_uploads=options.max_uploads,
+        max_upload_bytes=options.max_upload_bytes,
         max_request_seconds=options.max_request_seconds,
         max_clip_seconds=options.max_clip_seconds,
         max_sample_rate_hz=options.max_sample_rate_hz,
@@ -87,10 +91,13 @@ def _serve(arguments: list[str]) -> None:
         max_liked=options.max_liked,
         max_in_flight=options.max_in_flight,
     )
-    from serving.access import AccessKeys
+    from serving import tracing
+    from serving.access import Access
     from serving.server import ServerConfig, serve
 
-    keys = AccessKeys.load(Path(options.api_keys)) if options.api_keys else None
+    keys = Access.from_files(
+        options.api_keys, options.jwt_keys, options.jwt_audience, options.jwt_issuer
+    )
     from serving.page.clips import LocalClips
 
     clips = LocalClips.find(options.audio, options.tracks) if options.audio else LocalClips()
@@ -113,6 +120,7 @@ def _serve(arguments: list[str]) -> None:
             grace_seconds=options.grace_seconds,
             access_log=options.access_log,
             keys=keys,
+            traces=options.traces or tracing.are_wanted(),
         )
     )
 
@@ -191,7 +199,9 @@ def _serve_parser() -> argparse.ArgumentParser:
         ("--http-port", int, 8080, "port of REST and /metrics"),
         ("--grpc-port", int, 8081, "port of gRPC"),
         ("--max-body-bytes", int, 32 << 20, "of an HTTP body or a gRPC message"),
-        ("--max-upload-seconds", float, 30.0, "for an HTTP body to arrive"),
+        ("--max-upload-seconds", float, 30.0, "for a body to arrive"),
+        ("--max-uploads", int, 64, "bodies arriving at once, over HTTP and over gRPC"),
+        ("--max-upload-bytes", int, 256 << 20, "of HTTP bodies that aren't whole yet"),
         ("--max-request-seconds", float, 30.0, "from a whole request to its answer"),
         ("--max-clip-seconds", float, 120.0, "of decoded audio in a clip"),
         ("--max-sample-rate-hz", int, 192_000, "of an audio file"),
@@ -203,7 +213,7 @@ def _serve_parser() -> argparse.ArgumentParser:
         ("--max-k", int, 500, "songs or listeners in an answer's list"),
         ("--max-offset", int, 10_000, "songs or listeners before it"),
         ("--max-liked", int, 500, "liked songs of a listener"),
-        ("--max-in-flight", int, 32, "requests read or answered at once"),
+        ("--max-in-flight", int, 32, "requests answered at once"),
         ("--threads", int, 0, "clips encoded at once; 0 takes one for each core"),
         ("--poll-seconds", float, 5.0, "between two looks for what is new"),
         ("--stale-seconds", float, 30.0, "without the store until answers are marked stale"),
@@ -224,10 +234,30 @@ def _serve_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="answer only who shows one of these keys, one a line (NEEDLEDROP_API_KEYS)",
     )
+    for flag, metavar, text in (
+        (
+            "--jwt-keys",
+            "FILE",
+            "answer who shows a JWT signed with one of these public keys, a "
+            "JWKS or PEM; beside --api-keys either opens",
+        ),
+        ("--jwt-audience", "TEXT", "what its aud must hold; needed with --jwt-keys"),
+        ("--jwt-issuer", "TEXT", "what its iss must be; by default anything"),
+    ):
+        variable = f"NEEDLEDROP_{flag[2:].replace('-', '_').upper()}"
+        parser.add_argument(
+            flag, default=os.environ.get(variable), metavar=metavar, help=f"{text} ({variable})"
+        )
     parser.add_argument(
         "--no-batches",
         action="store_true",
         help="encode each clip by itself, also those that wait together",
+    )
+    parser.add_argument(
+        "--traces",
+        action="store_true",
+        help="send traces to http://localhost:4318; elsewhere, and without this option, to what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names",
     )
     parser.add_argument("--no-grpc", action="store_true", help="serve HTTP alone")
     parser.add_argument(

@@ -1,6 +1,7 @@
-"""Who may ask: callers that show one of the keys in a file, where a file was given.
+"""Who may ask: callers that show one of the keys in a file, or a token that is signed with one.
 
-Health and metrics are open, since probes and Prometheus carry no key.
+Where neither was asked for, everyone may. Health and metrics are open, since probes and Prometheus
+carry no key.
 """
 
 import hashlib
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from needledrop.errors import ConfigRejected
+from serving.followed import FollowedFile
 from serving.refusals import Refused
+from serving.tokens import TokenKeys, looks_like_token
 
 _FEWEST_CHARACTERS = 16
 _OPEN_PATHS = re.compile(
@@ -65,15 +68,88 @@ class AccessKeys:
         Raises:
             Refused: no key, or none of ours.
         """
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+        key = shown_in(headers)
+        if not self.has(key):
+            raise _unknown(key, "a key that this server knows")
+
+    def has(self, key: str) -> bool:
+        """Tell whether it is one of them."""
         shown = _hash_of(key)
-        if sum(hmac.compare_digest(shown, one) for one in self._hashes) == 0:
-            raise Refused(
-                "no_key",
-                "expected a key that this server knows, as x-api-key or as a bearer token, got "
-                + ("another one" if key else "none"),
+        return sum(hmac.compare_digest(shown, one) for one in self._hashes) > 0
+
+
+class Access:
+    """What opens a server: a key, a token, or either.
+
+    Args:
+        keys: None for none.
+        tokens: None for none.
+    """
+
+    def __init__(
+        self, keys: FollowedFile[AccessKeys] | None, tokens: FollowedFile[TokenKeys] | None
+    ) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    @classmethod
+    def from_files(
+        cls, keys: str | None, token_keys: str | None, audience: str | None, issuer: str | None
+    ) -> "Access | None":
+        """Read what callers must show; None where nothing was asked for.
+
+        Raises:
+            ConfigRejected: a file can't be used, or it isn't said whom tokens must be for.
+        """
+        if (audience or issuer) and not token_keys:
+            raise ConfigRejected(
+                "jwt_audience, jwt_issuer: expected --jwt-keys with them, got none"
             )
+        if token_keys and not audience:
+            raise ConfigRejected(
+                "jwt_audience: expected what a token's aud must hold, got nothing; without it a "
+                "token for another service would open this one"
+            )
+        if not keys and not token_keys:
+            return None
+        return cls(
+            FollowedFile(Path(keys), AccessKeys.load) if keys else None,
+            FollowedFile(
+                Path(token_keys), lambda path: TokenKeys.load(path, str(audience), issuer or None)
+            )
+            if token_keys
+            else None,
+        )
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Let a caller pass; see :meth:`AccessKeys.check`.
+
+        Raises:
+            Refused: neither a key nor a token that opens.
+        """
+        shown = shown_in(headers)
+        if self._keys is not None and self._keys.current.has(shown):
+            return
+        if self._tokens is not None and looks_like_token(shown):
+            self._tokens.current.check(shown)
+            return
+        kinds = ["a key that this server knows"] if self._keys is not None else []
+        kinds += ["a JWT"] if self._tokens is not None else []
+        raise _unknown(shown, " or ".join(kinds))
+
+
+def shown_in(headers: Mapping[str, str]) -> str:
+    """Return the key or token that a caller shows, "" for none."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+
+
+def _unknown(shown: str, expected: str) -> Refused:
+    return Refused(
+        "no_key",
+        f"expected {expected}, as x-api-key or as a bearer token, got "
+        + ("another one" if shown else "none"),
+    )
 
 
 def is_open_path(method: str, path: str) -> bool:

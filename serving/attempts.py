@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from needledrop.errors import ConfigRejected, InputError, NeedledropError
+from serving import tracing
 from serving.replies import Status
 from serving.request_id import MOST_CHARACTERS
 
@@ -124,7 +125,11 @@ class Asking:
         return {
             "method": "GET" if body is None else "POST",
             "url": self.url + path,
-            "headers": {**self._headers, "x-request-id": request_id},
+            "headers": {
+                **self._headers,
+                "x-request-id": request_id,
+                **tracing.headers_to_pass_on(),
+            },
             "timeout": attempts.seconds_left,
             **({} if body is None else {"json": body}),
         }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from serving import metrics
+from serving import metrics, tracing
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class _Waiting:
     features: ClipFeatures
     n_windows: int
     loop: asyncio.AbstractEventLoop
+    span: Any
     answer: "asyncio.Future[NDArray[np.float32]]"
 
 
@@ -53,7 +54,8 @@ class NetworkBatcher:
             ShapeMismatch: not this bundle's features.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(features, self._bundle.n_windows(features), loop, loop.create_future())
+        n_windows = self._bundle.n_windows(features)
+        waiting = _Waiting(features, n_windows, loop, tracing.current(), loop.create_future())
         with self._lock:
             self._waiting.append(waiting)
         self._executor.submit(self._take_a_turn)
@@ -94,7 +96,7 @@ class NetworkBatcher:
         return batch
 
     def _encode(self, batch: Sequence[_Waiting]) -> None:
-        with metrics.stage("network"):
+        with metrics.stage("network", [waiting.span for waiting in batch]):
             factors = self._bundle.encoder.factors([waiting.features for waiting in batch])
         for waiting, row in zip(batch, factors, strict=True):
             _tell(waiting, row)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from needledrop.encoders.bundle import Bundle
+from needledrop.encoders.drift import DriftWindow
 from needledrop.errors import BundleRefused, StoreUnreachable
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
@@ -36,12 +37,14 @@ class Champion:
         bundle: front end, encoder, catalogue and fingerprint.
         similar: finds the catalogue's nearest songs.
         batcher: encodes clips.
+        drift: the last songs that it predicted; None where the bundle has no reference for them.
     """
 
     version: str
     bundle: Bundle
     similar: SimilarSongs
     batcher: NetworkBatcher
+    drift: DriftWindow | None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class ChampionFollower:
             bundle.n_factors,
             len(bundle.catalogue.song_ids),
         )
+        metrics.tell_drift(bundle.fingerprint, champion.drift)
         log_event("champion_loaded", version=version, bundle=bundle.fingerprint)
 
     def _loaded(self, folder: Path, version: str) -> Champion:
@@ -130,9 +134,9 @@ class ChampionFollower:
         similar = SimilarSongs(catalogue.song_ids, catalogue.song_factors, bundle.gram)
         rehearse(bundle, similar)
         at_once = bundle.windows_at_once if self._batches else 0
-        champion = Champion(
-            version, bundle, similar, NetworkBatcher(bundle, self._executor, at_once)
-        )
+        batcher = NetworkBatcher(bundle, self._executor, at_once)
+        drift = DriftWindow(bundle.reference) if bundle.reference else None
+        champion = Champion(version, bundle, similar, batcher, drift)
         self._held.append((version, weakref.ref(champion)))
         return champion
 

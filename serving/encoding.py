@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import tracing
 from serving.kserve_api import InferInput, InferRequest, InferResponse
 from serving.limits import ServingLimits
 from serving.logs import log_failure
@@ -97,11 +98,12 @@ class RemotePredictor:
         if n_json is not None:
             headers["inference-header-content-length"] = str(n_json)
         try:
-            answer = await self._client.post(
-                self._url,
-                headers=headers,
-                **({"content": body} if isinstance(body, bytes) else {"json": body}),
-            )
+            with tracing.span("predictor", is_call=True):
+                answer = await self._client.post(
+                    self._url,
+                    headers=headers | tracing.headers_to_pass_on(),
+                    **({"content": body} if isinstance(body, bytes) else {"json": body}),
+                )
         except httpx.HTTPError as error:
             log_failure("predictor_unreachable", error)
             raise Refused(
@@ -128,7 +130,7 @@ def _refusal_of(answer: httpx.Response) -> Refused:
         kind, sentence = str(said["kind"]), str(said["error"])
     except (ValueError, KeyError, TypeError):
         kind, sentence = "", ""
-    if kind not in STATUS_OF_KIND or kind in ("internal", "no_key", "closed"):
+    if kind not in STATUS_OF_KIND or kind in ("internal", "no_key", "bad_token", "closed"):
         return Refused("no_predictor", "the network that hears clips refuses to answer")
     # Its sentence names the place in the request that was made here.
     return Refused(kind, sentence.split(": ", 1)[-1])

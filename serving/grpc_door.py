@@ -1,14 +1,14 @@
 """KServe's gRPC service with our limits, our errors, and a host of one's choice."""
 # ruff: noqa: ARG002  (signatures are KServe's and grpc_interceptor's)
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
-from grpc import aio
+from grpc import HandlerCallDetails, RpcMethodHandler, aio, stream_unary_rpc_method_handler
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 
-from serving import metrics
-from serving.access import AccessKeys, is_open_call
+from serving import metrics, tracing
+from serving.access import Access, is_open_call
 from serving.kserve_api import (
     DataPlane,
     InferenceServicer,
@@ -17,8 +17,12 @@ from serving.kserve_api import (
 )
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
-from serving.refusals import Refused, refusal_from
+from serving.refusals import Refused, overloaded, refusal_from
 from serving.request_id import HEADER, begin_request, current_request_id
+from serving.uploads import Uploads
+
+#: Calls beside those that are received or answered: of health, and those that are just refused.
+_PROBES = 64
 
 
 class GrpcDoor:
@@ -31,12 +35,12 @@ class GrpcDoor:
         repository: ModelRepositoryExtension,
         limits: ServingLimits,
         grace_seconds: float,
-        keys: AccessKeys | None = None,
+        keys: Access | None = None,
     ) -> None:
         self._grace_seconds = grace_seconds
         self._server = aio.server(
-            interceptors=(_Doorkeeper(keys),),
-            maximum_concurrent_rpcs=limits.max_in_flight,
+            interceptors=(_Receiver(limits), _Doorkeeper(limits, keys)),
+            maximum_concurrent_rpcs=limits.max_uploads + limits.max_in_flight + _PROBES,
             options=[
                 ("grpc.max_receive_message_length", limits.max_body_bytes),
                 ("grpc.max_send_message_length", limits.max_body_bytes),
@@ -61,6 +65,45 @@ class GrpcDoor:
         await self._server.stop(self._grace_seconds)
 
 
+class _Receiver(aio.ServerInterceptor):
+    """Receives a call's message in a bounded time, before the call takes a place.
+
+    gRPC hands a unary call over when its message is here, and would count it from its first byte.
+    Over the wire a unary call is a stream of one message; so here it is read as such.
+    """
+
+    def __init__(self, limits: ServingLimits) -> None:
+        self._uploads = Uploads(limits, metrics.UPLOADS.labels("grpc"))
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[HandlerCallDetails], Awaitable[RpcMethodHandler | None]],
+        handler_call_details: HandlerCallDetails,
+    ) -> RpcMethodHandler | None:
+        """Wrap the handler of a unary call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        answer = handler.unary_unary
+
+        async def receive_and_answer(messages: AsyncIterator[Any], context: Any) -> Any:
+            try:
+                async with self._uploads.one():
+                    message = await anext(messages, None)
+                if message is None:
+                    raise Refused("malformed", "expected one message, got none")
+            except Refused as refusal:
+                begin_request(None)
+                metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
+                _count(refusal)
+                await _abort(context, refusal)
+            return await answer(message, context)
+
+        return stream_unary_rpc_method_handler(
+            receive_and_answer, handler.request_deserializer, handler.response_serializer
+        )
+
+
 class _Doorkeeper(AsyncExceptionToStatusInterceptor):
     """Asks for the key, gives each call its id, and says every error as a refusal.
 
@@ -68,9 +111,11 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
     see UNKNOWN and an AttributeError.
     """
 
-    def __init__(self, keys: AccessKeys | None) -> None:
+    def __init__(self, limits: ServingLimits, keys: Access | None) -> None:
         super().__init__()
         self._keys = keys
+        self._max_in_flight = limits.max_in_flight
+        self._n_in_flight = 0
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
@@ -79,15 +124,43 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
         metadata = {
             name: value for name, value in context.invocation_metadata() if isinstance(value, str)
         }
-        begin_request(metadata.get(HEADER))
-        if self._keys is not None and not is_open_call(method_name):
+        request_id = begin_request(metadata.get(HEADER))
+        if not tracing.is_on() or method_name.rpartition("/")[2] != "ModelInfer":
+            return await self._let_in(method, request_or_iterator, context, method_name, metadata)
+        model = metrics.model_label(request_or_iterator.model_name)
+        with tracing.request("grpc", model, metadata, request_id) as span:
             try:
+                answer = await self._let_in(
+                    method, request_or_iterator, context, method_name, metadata
+                )
+            finally:
+                tracing.end_grpc(span, _status_of(context))
+            return answer
+
+    async def _let_in(
+        self,
+        method: Callable[..., Any],
+        request_or_iterator: Any,
+        context: Any,
+        method_name: str,
+        metadata: dict[str, str],
+    ) -> Any:
+        """Ask for the key, and have the call answered."""
+        is_open = is_open_call(method_name)
+        try:
+            if self._keys is not None and not is_open:
                 self._keys.check(metadata)
-            except Refused as refusal:
-                metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
-                _count(refusal)
-                await _abort(context, refusal)
-        answer = await super().intercept(method, request_or_iterator, context, method_name)
+            if self._n_in_flight >= self._max_in_flight and not is_open:
+                raise overloaded()
+        except Refused as refusal:
+            metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
+            _count(refusal)
+            await _abort(context, refusal)
+        self._n_in_flight += 1
+        try:
+            answer = await super().intercept(method, request_or_iterator, context, method_name)
+        finally:
+            self._n_in_flight -= 1
         # Not before: KServe takes what is set here for the caller's.
         context.set_trailing_metadata(((HEADER, current_request_id()),))
         return answer
@@ -109,6 +182,13 @@ async def _abort(context: Any, refusal: Refused) -> NoReturn:
     raise refusal
 
 
+def _status_of(context: Any) -> str:
+    """Return the name of the status that a call ends with."""
+    code = context.code()
+    return "OK" if code in (None, 0) else getattr(code, "name", "UNKNOWN")
+
+
 def _count(refusal: Refused) -> None:
+    tracing.note(refused=refusal.kind)
     metrics.ERRORS.labels(metrics.NO_MODEL, refusal.kind).inc()
     log_refusal(refusal, "grpc", metrics.NO_MODEL)

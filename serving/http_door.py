@@ -1,18 +1,18 @@
 """What stands between the network and KServe's REST layer."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
 
-from serving import metrics
-from serving.access import AccessKeys, is_open_path
+from serving import metrics, tracing
+from serving.access import Access, is_open_path
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
-from serving.refusals import Refused, refusal_from
+from serving.refusals import Refused, overloaded, refusal_from
 from serving.request_id import HEADER, begin_request
+from serving.uploads import Uploads
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,10 +34,11 @@ class HttpDoor:
     can't read with 422 and a copy of it; its V1 route parses JSON or not, depending on the header.
     """
 
-    def __init__(self, app: App, limits: ServingLimits, keys: AccessKeys | None = None) -> None:
+    def __init__(self, app: App, limits: ServingLimits, keys: Access | None = None) -> None:
         self._app = app
         self._limits = limits
         self._keys = keys
+        self._uploads = Uploads(limits, metrics.UPLOADS.labels("http"))
         self._n_in_flight = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -46,7 +47,20 @@ class HttpDoor:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        send = _with_header(send, HEADER, begin_request(headers.get(HEADER.encode())))
+        request_id = begin_request(headers.get(HEADER.encode()))
+        send = _with_header(send, HEADER, request_id)
+        if not tracing.is_on() or scope["method"] in ("GET", "HEAD"):
+            await self._let_in(scope, receive, send)
+            return
+        path, passed_on = scope["path"], {}
+        for name in tracing.HEADERS:
+            passed_on[name] = headers.get(name.encode(), b"").decode("latin-1")
+        with tracing.request(_protocol_of(path), _model_of(path), passed_on, request_id) as span:
+            await self._let_in(scope, receive, _noting_status(send, span))
+
+    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        headers = dict(scope["headers"])
         try:
             if self._keys is not None and not is_open_path(scope["method"], scope["path"]):
                 self._keys.check(
@@ -66,24 +80,31 @@ class HttpDoor:
             return
 
     async def _with_body(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Take a request's body whole, if there is room for it, and hand it on."""
-        if self._n_in_flight >= self._limits.max_in_flight:
-            raise Refused("overloaded", "too many requests at once; try again in a moment")
+        """Take a request's body whole, and hand it on if there is room for the request.
+
+        It takes its place when its body is here: one that trickles keeps nobody out.
+        """
+        self._check_room()
+        encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
+        if encoding.strip().lower() not in (b"", b"identity"):
+            raise Refused(
+                "compressed",
+                "expected a body without Content-Encoding, a few compressed bytes could unpack "
+                "into any number; send it as it is",
+            )
+        body = await self._body(scope, receive)
+        self._check_room()
         self._n_in_flight += 1
         metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
         try:
-            encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
-            if encoding.strip().lower() not in (b"", b"identity"):
-                raise Refused(
-                    "compressed",
-                    "expected a body without Content-Encoding, a few compressed bytes could unpack "
-                    "into any number; send it as it is",
-                )
-            body = await self._body(scope, receive)
             await self._guarded(_without_content_type(scope), _receive_once(body, receive), send)
         finally:
             self._n_in_flight -= 1
             metrics.HTTP_IN_FLIGHT.set(self._n_in_flight)
+
+    def _check_room(self) -> None:
+        if self._n_in_flight >= self._limits.max_in_flight:
+            raise overloaded()
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """Read the body; one that is too long is refused by its header, or where it gets too long.
@@ -96,24 +117,18 @@ class HttpDoor:
             raise _too_large(most)
         pieces: list[bytes] = []
         n_bytes = 0
-        try:
-            async with asyncio.timeout(self._limits.max_upload_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _ClientGone
-                    pieces.append(message.get("body", b""))
-                    n_bytes += len(pieces[-1])
-                    if n_bytes > most:
-                        raise _too_large(most)
-                    if not message.get("more_body", False):
-                        return b"".join(pieces)
-        except TimeoutError:
-            raise Refused(
-                "slow_upload",
-                f"expected the body within {self._limits.max_upload_seconds:g} s; send it faster, "
-                "or a shorter clip",
-            ) from None
+        async with self._uploads.one() as upload:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGone
+                pieces.append(message.get("body", b""))
+                n_bytes += len(pieces[-1])
+                if n_bytes > most:
+                    raise _too_large(most)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+                self._uploads.add(upload, len(pieces[-1]))
 
     async def _guarded(self, scope: Message, receive: Receive, send: Send) -> None:
         """Call the app; an error that it lets out is logged here and answered without its text."""
@@ -137,10 +152,15 @@ class HttpDoor:
 
 def count_refusal(refusal: Refused, path: str) -> None:
     """Count and log a request that does not come as far as a model."""
-    model, protocol = _model_of(path), "v2" if path.startswith("/v2/") else "v1"
+    model, protocol = _model_of(path), _protocol_of(path)
     metrics.REQUESTS.labels(model, protocol).inc()
     metrics.ERRORS.labels(model, refusal.kind).inc()
+    tracing.note(refused=refusal.kind)
     log_refusal(refusal, protocol, model)
+
+
+def _protocol_of(path: str) -> str:
+    return "v2" if path.startswith("/v2/") else "v1"
 
 
 def _model_of(path: str) -> str:
@@ -187,6 +207,17 @@ def _with_header(send: Send, name: str, value: str) -> Send:
         await send(message)
 
     return send_with_header
+
+
+def _noting_status(send: Send, span: Any) -> Send:
+    """Return a channel that tells a span how its request was answered."""
+
+    async def send_noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            tracing.end_http(span, message["status"])
+        await send(message)
+
+    return send_noting
 
 
 async def _answer(refusal: Refused, send: Send) -> None:

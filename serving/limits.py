@@ -14,7 +14,10 @@ class ServingLimits:
 
     Attributes:
         max_body_bytes: of an HTTP body or a gRPC message; a longer one is never held in memory.
-        max_upload_seconds: for an HTTP body to arrive.
+        max_upload_seconds: for a body to arrive.
+        max_uploads: bodies that are arriving at once, for each of HTTP and gRPC; where there are
+            more, the one that has taken the longest is ended.
+        max_upload_bytes: of unfinished HTTP bodies, all together; the same holds.
         max_request_seconds: from a body that has arrived to the answer; what has not been begun by
             then isn't begun any more.
         max_clip_seconds: of decoded audio per clip.
@@ -28,12 +31,14 @@ class ServingLimits:
         max_k: the longest page of a ranked list.
         max_offset: the most that may come before a page.
         max_liked: liked songs of one listener.
-        max_in_flight: requests that are being read or answered at once, for each of HTTP and gRPC;
-            with ``max_body_bytes`` it bounds the memory that bodies take.
+        max_in_flight: requests that are being answered at once, for each of HTTP and gRPC; with
+            ``max_body_bytes`` it bounds the memory that their bodies take.
     """
 
     max_body_bytes: int = 32 * MIB
     max_upload_seconds: float = 30.0
+    max_uploads: int = 64
+    max_upload_bytes: int = 256 * MIB
     max_request_seconds: float = 30.0
     max_clip_seconds: float = 120.0
     max_sample_rate_hz: int = 192_000
@@ -51,6 +56,8 @@ class ServingLimits:
         for name, least in (
             ("max_body_bytes", 1024),
             ("max_upload_seconds", 0.1),
+            ("max_uploads", 1),
+            ("max_upload_bytes", self.max_body_bytes),
             ("max_clip_seconds", DecodeLimits().min_seconds),
             ("max_request_seconds", 0.1),
             ("max_sample_rate_hz", 8000),

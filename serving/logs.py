@@ -7,11 +7,13 @@ import warnings
 from datetime import UTC, datetime
 from typing import Any
 
+from serving import tracing
 from serving.refusals import Refused
 from serving.request_id import current_request_id
 
 _LOGGER = logging.getLogger("needledrop.serving")
 _LONGEST_TEXT = 2000
+_MOST_SENTENCES = 100
 
 
 def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -36,8 +38,8 @@ def log_failure(event: str, error: BaseException, **fields: Any) -> None:
 
 
 def _with_request_id(fields: dict[str, Any]) -> dict[str, Any]:
-    request_id = current_request_id()
-    return {"request_id": request_id, **fields} if request_id else fields
+    ids = {"request_id": current_request_id(), "trace_id": tracing.trace_id()}
+    return {name: value for name, value in ids.items() if value} | fields
 
 
 def configure_logs(*, access_log: bool = False) -> None:
@@ -57,11 +59,18 @@ def configure_logs(*, access_log: bool = False) -> None:
         ("uvicorn.error", logging.WARNING),
         ("uvicorn.access", logging.INFO),
         ("py.warnings", logging.WARNING),
+        ("opentelemetry", logging.WARNING),
+        ("opentelemetry.exporter", logging.CRITICAL),  # serving/tracing.py says what is lost
     ):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers = [handler] if access_log or name != "uvicorn.access" else []
         logger.propagate = False
+    telemetry = logging.StreamHandler()
+    telemetry.setFormatter(_JsonLine())
+    telemetry.addFilter(_WithoutValues())
+    logging.getLogger("opentelemetry").handlers = [telemetry]
+    logging.getLogger("opentelemetry.exporter").handlers = []
     logging.captureWarnings(True)
     # KServe answers with a response class that FastAPI is about to drop; it says so at run time.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
@@ -74,6 +83,26 @@ def _is_news(record: logging.LogRecord) -> bool:
         isinstance(error, Refused | NotImplementedError)
         or type(error).__module__ == "kserve.errors"
     )
+
+
+class _WithoutValues(logging.Filter):
+    """Lets each sentence of OpenTelemetry's through once, without its values.
+
+    They may be the header that opens the collector.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on one."""
+        sentence = str(record.msg)
+        is_new = sentence not in self._said and len(self._said) < _MOST_SENTENCES
+        if is_new:
+            self._said.add(sentence)
+        record.args, record.exc_info = (), None
+        return is_new
 
 
 class _JsonLine(logging.Formatter):

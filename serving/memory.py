@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from needledrop.errors import FactorsRejected, NeedledropError, StoreUnreachable
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
-from serving import metrics
+from serving import metrics, tracing
 from serving.logs import log_event, log_failure
 from serving.refusals import Refused
 
@@ -166,10 +167,11 @@ class Memory:
                 "they were; bring it back, or start the server with another one"
             )
         if stamp.version is not None and (known is None or stamp != known.stamp):
-            if known is None or not stamp.is_same_release(known.stamp):
-                self._take_up(store)
-            else:
-                self._add_what_is_new(store, known, stamp)
+            with tracing.task("store_read"):
+                if known is None or not stamp.is_same_release(known.stamp):
+                    self._take_up(store)
+                else:
+                    self._add_what_is_new(store, known, stamp)
         if self._previous is not None and time.monotonic() - self._replaced_at > _KEPT_SECONDS:
             self._previous = None
         self._seen_at = time.monotonic()
@@ -204,14 +206,15 @@ class Memory:
     ) -> bool:
         store = self._opened()
         try:
-            added = store.add_song_factors(
-                [song_id],
-                factors[np.newaxis],
-                sources=np.array([AUDIO]),
-                version=version,
-                at=datetime.now(UTC),
-                facts=facts,
-            )
+            with tracing.task("store_write"):
+                added = store.add_song_factors(
+                    [song_id],
+                    factors[np.newaxis],
+                    sources=np.array([AUDIO]),
+                    version=version,
+                    at=datetime.now(UTC),
+                    facts=facts,
+                )
         except FactorsRejected:
             if store.online_version("song_factors") == version:
                 raise
@@ -268,7 +271,8 @@ class Memory:
         metrics.LISTENERS.set(len(knowledge.recommender.listeners))
 
     async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, copy_context().run, act, *arguments)
 
 
 def config_from_registry(registry: str | Path) -> Callable[[str], RecommenderConfig]:

@@ -5,12 +5,17 @@ models only those that are served; a request for another one, or refused before 
 counts for the model "none".
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from needledrop.encoders.catalogue import AUDIO, USAGE
+from needledrop.encoders.drift import FEWEST_SONGS, DriftWindow
+from serving import tracing
 from serving.refusals import STATUS_OF_KIND
 
 PROTOCOLS = ("v1", "v2", "grpc")
@@ -49,6 +54,11 @@ BATCH_WISHES = Histogram(
     buckets=(1, 2, 4, 8, 16, 32),
 )
 LISTENERS_ASKED = Counter("needledrop_listeners_asked_total", "Listeners whose songs were wanted.")
+SONGS_RECOMMENDED = Counter(
+    "needledrop_songs_recommended_total",
+    "Songs in listeners' lists, by where their factors are from: usage or audio.",
+    ["source"],
+)
 FALLBACKS = Counter(
     "needledrop_fallbacks_total", "Listeners who weren't known, by what spoke for them.", ["kind"]
 )
@@ -66,8 +76,9 @@ STORE_UNSEEN_SECONDS = Gauge(
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
 HTTP_IN_FLIGHT = Gauge(
-    "needledrop_http_in_flight", "HTTP requests with a body that are being read or answered now."
+    "needledrop_http_in_flight", "HTTP requests with a body that are being answered now."
 )
+UPLOADS = Gauge("needledrop_uploads", "Bodies that are arriving now.", ["protocol"])
 REGISTRY_POLLS = Counter("needledrop_registry_polls_total", "Looks for a new champion.")
 BUNDLE_INFO = Gauge(
     "needledrop_bundle_info",
@@ -81,6 +92,21 @@ BUNDLES_HELD = Gauge(
     "needledrop_bundles_held",
     "Bundles in memory: the one that answers, and old ones until their last request has ended.",
 )
+DRIFT = Gauge(
+    "needledrop_factor_drift",
+    "Population stability index of the last predicted songs' factors against songs like the "
+    "training's, averaged over factors; NaN for few songs, absent where the bundle has no "
+    "reference.",
+    ["bundle"],
+)
+DRIFT_BY_CHANCE = Gauge(
+    "needledrop_factor_drift_by_chance",
+    "What the index reads on average for as many songs where nothing has drifted.",
+    ["bundle"],
+)
+DRIFT_SONGS = Gauge(
+    "needledrop_factor_drift_songs", "Different songs that the index is of.", ["bundle"]
+)
 BUNDLE_LOADS = Counter(
     "needledrop_bundle_loads_total",
     "Champions loaded, found broken, refused after a rehearsal, or out of reach.",
@@ -90,12 +116,16 @@ BUNDLE_LOADS = Counter(
 # A series that is there from the start can be rated and alerted on from its first event.
 for _protocol in PROTOCOLS:
     REQUESTS.labels(NO_MODEL, _protocol)
+for _transport in ("http", "grpc"):
+    UPLOADS.labels(_transport)
 for _kind in STATUS_OF_KIND:
     ERRORS.labels(NO_MODEL, _kind)
 for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _source in ("audio", "log_mel"):
     CLIPS.labels(_source)
+for _origin in (USAGE, AUDIO):
+    SONGS_RECOMMENDED.labels(_origin)
 for _kind_of_fallback in ("liked_songs", "popularity"):
     FALLBACKS.labels(_kind_of_fallback)
 for _read in ("whole", "part", "unreachable", "broken"):
@@ -123,9 +153,14 @@ def model_label(name: str) -> str:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Time one stage; a stage that is refused counts too."""
-    with STAGE_SECONDS.labels(name).time():
+def stage(name: str, asked_by: Sequence[Any] = ()) -> Iterator[None]:
+    """Time and trace one stage; a stage that is refused counts too.
+
+    Args:
+        name: one of :data:`STAGES`.
+        asked_by: the spans that it is done for, where that isn't the current one.
+    """
+    with STAGE_SECONDS.labels(name).time(), tracing.span(name, asked_by):
         yield
 
 
@@ -135,3 +170,18 @@ def tell_bundle(fingerprint: str, encoder: str, n_factors: int, n_songs: int) ->
     BUNDLE_INFO.labels(fingerprint, encoder, str(n_factors), str(n_songs)).set(1)
     BUNDLE_LOADED.set(time.time())
     BUNDLE_LOADS.labels("loaded").inc()
+
+
+def tell_drift(fingerprint: str, window: DriftWindow | None) -> None:
+    """Tell from now on how far this window has moved; nothing where there is none."""
+    for gauge in (DRIFT, DRIFT_BY_CHANCE, DRIFT_SONGS):
+        gauge.clear()
+    if window is None:
+        return
+
+    def told(value: Callable[[DriftWindow], float]) -> Callable[[], float]:
+        return lambda: value(window) if len(window) >= FEWEST_SONGS else math.nan
+
+    DRIFT.labels(fingerprint).set_function(told(lambda one: one.index))
+    DRIFT_BY_CHANCE.labels(fingerprint).set_function(told(lambda one: one.index_by_chance))
+    DRIFT_SONGS.labels(fingerprint).set_function(lambda: len(window))

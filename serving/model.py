@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from needledrop.errors import NoChampion
-from serving import metrics
+from serving import metrics, tracing
 from serving.kserve_api import InferenceVerb, InferRequest, Model
 from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
@@ -105,6 +105,7 @@ class ServedModel(Model):
                 if refusal.kind == "internal":
                     log_failure("failed", error, protocol=protocol, model=self.name)
                 metrics.ERRORS.labels(self.name, refusal.kind).inc()
+                tracing.note(refused=refusal.kind)
                 log_refusal(refusal, protocol, self.name)
                 raise refusal from None
 

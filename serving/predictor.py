@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import NoChampion
-from serving import metrics
+from serving import metrics, tracing
 from serving.champion import Champion, ChampionFollower
 from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
@@ -72,6 +72,7 @@ class FactorPredictor(ServedModel):
     ) -> Any:
         """Decode, encode, find the nearest songs; all with the champion of this moment."""
         champion = self._champion
+        tracing.note(bundle=champion.bundle.fingerprint)
         factors = await self._factors(champion, payload.clips)
         answer = await self.off_the_loop(answer_from, champion, factors, payload.n_nearest)
         return payload.say(answer)
@@ -112,6 +113,8 @@ class FactorPredictor(ServedModel):
         factors = await champion.batcher.factors(features)
         if not np.isfinite(factors).all():
             raise Refused("not_finite", "expected log-mel of this front end, its factors overflow")
+        if champion.drift is not None:
+            champion.drift.see(factors)
         metrics.CLIPS.labels("audio" if isinstance(clip.content, bytes) else "log_mel").inc()
         return factors
 

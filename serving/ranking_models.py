@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.facts import SongFacts
-from needledrop.encoders.catalogue import AUDIO
+from needledrop.encoders.catalogue import AUDIO, USAGE
 from needledrop.errors import ArtifactBroken, StoreUnreachable
 from needledrop.ranking.recommender import Listing, Ranked
-from serving import metrics
+from serving import metrics, tracing
 from serving.answers import (
     described,
     listed,
@@ -119,6 +119,7 @@ class _RankingModel(ServedModel):
 
     def common(self, knowledge: Knowledge) -> dict[str, Any]:
         """Return what every answer says."""
+        tracing.note(bundle=knowledge.version)
         return {"bundle": knowledge.version, "stale": self.memory.is_stale}
 
     async def songs_of(self, members: Sequence[Member]) -> _Songs:
@@ -245,6 +246,7 @@ class RecommendModel(_RankingModel):
             if one.fallback:
                 metrics.FALLBACKS.labels(one.fallback).inc()
         metrics.LISTENERS_ASKED.inc(len(ranked))
+        _count_sources(ranked, knowledge)
         if payload.is_v1:
             return payload.say([recommended(one) for one in ranked], self.common(knowledge))
         return payload.say(recommended_arrays(ranked), self.common(knowledge))
@@ -392,6 +394,14 @@ class NewSongsModel(_RankingModel):
                     "moment",
                 ) from error
         return added
+
+
+def _count_sources(ranked: list[Ranked], knowledge: Knowledge) -> None:
+    index = knowledge.recommender.index
+    rows = index.rows_of([song_id for one in ranked for song_id in one.ids])
+    n_audio = int(np.count_nonzero(index.songs.sources[rows] == AUDIO))
+    metrics.SONGS_RECOMMENDED.labels(AUDIO).inc(n_audio)
+    metrics.SONGS_RECOMMENDED.labels(USAGE).inc(len(rows) - n_audio)
 
 
 def _now() -> datetime:

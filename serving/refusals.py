@@ -24,6 +24,7 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "slow_upload": (408, grpc.StatusCode.DEADLINE_EXCEEDED),
     "compressed": (415, grpc.StatusCode.UNIMPLEMENTED),
     "no_key": (401, grpc.StatusCode.UNAUTHENTICATED),
+    "bad_token": (401, grpc.StatusCode.UNAUTHENTICATED),
     # the clip, as needledrop.errors.ClipRejected names it
     "empty": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "not_audio": (400, grpc.StatusCode.INVALID_ARGUMENT),
@@ -83,6 +84,8 @@ class Refused(GrpcException):
         """Headers that the REST answer has beside its content's."""
         if self.kind == "no_key":
             return {"www-authenticate": "Bearer"}
+        if self.kind == "bad_token":
+            return {"www-authenticate": 'Bearer error="invalid_token"'}
         if self.kind == "slow_upload":
             return {"connection": "close"}  # nobody waits for the rest
         seconds = RETRY_AFTER_SECONDS.get(self.kind)
@@ -91,6 +94,11 @@ class Refused(GrpcException):
     def at(self, place: str) -> "Refused":
         """Return the same refusal, saying which part of the request it is about."""
         return Refused(self.kind, f"{place}: {self.sentence}")
+
+
+def overloaded() -> Refused:
+    """Say that there are as many requests as may be answered at once."""
+    return Refused("overloaded", "too many requests at once; try again in a moment")
 
 
 def refusal_from(error: Exception) -> Refused:

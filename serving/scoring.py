@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from needledrop.ranking.recommender import Listener, Listing, Ranked
-from serving import metrics
+from serving import metrics, tracing
 from serving.memory import Knowledge
 
 _Result = TypeVar("_Result")
@@ -33,15 +33,15 @@ class Scorer:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._waiting: deque[tuple[Knowledge, Sequence[Wish], asyncio.Future[list[Ranked]]]] = (
-            deque()
-        )
+        self._waiting: deque[
+            tuple[Knowledge, Sequence[Wish], asyncio.Future[list[Ranked]], Any]
+        ] = deque()
         self._rounds: asyncio.Task[None] | None = None
 
     async def recommend(self, knowledge: Knowledge, wishes: Sequence[Wish]) -> list[Ranked]:
         """Rank songs for listeners, together with others who ask now."""
         answer: asyncio.Future[list[Ranked]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((knowledge, wishes, answer))
+        self._waiting.append((knowledge, wishes, answer, tracing.current()))
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._score())
         return await answer
@@ -59,14 +59,16 @@ class Scorer:
             await self._those_on_their_way()
             knowledge = self._waiting[0][0]
             batch = []
+            asked_by = []
             n_wishes = 0
             while self._waiting and self._waiting[0][0] is knowledge and n_wishes < _AT_ONCE:
-                _, wishes, answer = self._waiting.popleft()
+                _, wishes, answer, span = self._waiting.popleft()
                 if not answer.done():  # its request may have run out of time
                     batch.append((wishes, answer))
+                    asked_by.append(span)
                     n_wishes += len(wishes)
             if batch:
-                await self._score_together(knowledge, batch)
+                await self._score_together(knowledge, batch, asked_by)
 
     async def _those_on_their_way(self) -> None:
         """Let requests that have arrived be read: it takes one turn of the loop to be read, one
@@ -81,14 +83,15 @@ class Scorer:
         self,
         knowledge: Knowledge,
         batch: list[tuple[Sequence[Wish], "asyncio.Future[list[Ranked]]"]],
+        asked_by: list[Any],
     ) -> None:
         everyone = [wish for wishes, _ in batch for wish in wishes]
         metrics.BATCH_WISHES.observe(len(everyone))
         try:
             if _is_short(knowledge, everyone):
-                ranked = _timed(knowledge, everyone)
+                ranked = _timed(knowledge, everyone, asked_by)
             else:
-                ranked = await self.run(lambda: _timed(knowledge, everyone))
+                ranked = await self.run(lambda: _timed(knowledge, everyone, asked_by))
         except Exception as error:
             for _, answer in batch:
                 if not answer.done():
@@ -108,6 +111,6 @@ def _is_short(knowledge: Knowledge, wishes: list[Wish]) -> bool:
     return n_products <= _MOST_BETWEEN_REQUESTS and all(listing.is_plain for _, listing in wishes)
 
 
-def _timed(knowledge: Knowledge, wishes: list[Wish]) -> list[Ranked]:
-    with metrics.stage("score"):
+def _timed(knowledge: Knowledge, wishes: list[Wish], asked_by: list[Any]) -> list[Ranked]:
+    with metrics.stage("score", asked_by):
         return knowledge.recommender.recommend(wishes, datetime.now(UTC))

@@ -5,6 +5,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from logging import WARNING
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +18,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from needledrop.errors import ConfigRejected
-from serving.access import AccessKeys
+from serving import tracing
+from serving.access import Access
 from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.grpc_door import GrpcDoor
@@ -75,7 +77,8 @@ class ServerConfig:
         poll_seconds: how often the registry and the store are asked for what is new.
         stale_seconds: answers are marked stale when the store hasn't been seen for so long.
         grace_seconds: for requests in flight to end after SIGTERM.
-        keys: what callers must show one of; None lets everyone ask.
+        keys: what callers must show a key or a token of; None lets everyone ask.
+        traces: whether requests are traced, to the collector that the environment names.
         access_log: a line for each HTTP request; costs about a third of the throughput.
     """
 
@@ -95,7 +98,15 @@ class ServerConfig:
     stale_seconds: float = 30.0
     grace_seconds: int = 20
     access_log: bool = False
-    keys: AccessKeys | None = None
+    keys: Access | None = None
+    traces: bool = False
+
+    @property
+    def service(self) -> str:
+        """What a trace calls this server."""
+        if self.registry is None:
+            return "needledrop-transformer"
+        return "needledrop-predictor" if self.store is None else "needledrop"
 
     def __post_init__(self) -> None:
         if (self.registry is None) == (self.predictor_url is None):
@@ -121,6 +132,8 @@ class ServerConfig:
 def serve(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; without a champion too, until one appears."""
     configure_logs(access_log=config.access_log)
+    lost = tracing.Seldom(lambda n_spans: log_event("spans_lost", WARNING, n_spans=n_spans))
+    stop_tracing = tracing.start(config.service, lost) if config.traces else None
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)
     with _Parts(config) as parts:
@@ -128,6 +141,8 @@ def serve(config: ServerConfig) -> None:
         for model in parts.models:
             server.register_model(model)
         server.start([])
+    if stop_tracing is not None:
+        stop_tracing()
     log_event("stopped")
 
 

@@ -24,6 +24,7 @@ from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.calibration import fit_stretch
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnEncoder
+from needledrop.encoders.drift import FEWEST_SONGS, MOST_SONGS, FactorReference
 from needledrop.encoders.linear import LinearEncoder
 from needledrop.encoders.targets import TargetScaler
 from needledrop.factors.wmf import Factors
@@ -95,6 +96,20 @@ class Material:
             self.training_plays.user_song,
         )
 
+    def reference_of(self, encoder: LinearEncoder | CnnEncoder) -> FactorReference | None:
+        """Return how an encoder's factors lie for songs that it has not learned from.
+
+        They are test songs, or a seeded sample of them: by now no others are unheard. Only their
+        sound is, and nothing is chosen by it. None where there are too few of them.
+        """
+        songs = [song_id for song_id in self.split.test.tolist() if song_id in self.features]
+        if len(songs) < FEWEST_SONGS:
+            return None
+        if len(songs) > MOST_SONGS:
+            drawn = np.random.default_rng(0).choice(len(songs), MOST_SONGS, replace=False)
+            songs = [songs[number] for number in np.sort(drawn)]
+        return FactorReference.fit(encoder.factors([self.features[song_id] for song_id in songs]))
+
     def summary(self) -> str:
         """Say in half a sentence what there is to learn from."""
         return (
@@ -109,6 +124,7 @@ class Material:
             frontend=self.features.frontend,
             catalogue=Catalogue.assemble(encoder, self.factors, self.plays, self.features),
             gram=gram_of_users(self.factors.user_factors),
+            reference=self.reference_of(encoder),
             about={
                 **about,
                 "wmf": asdict(self.factors.config),

@@ -27,6 +27,7 @@ from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
 from needledrop.encoders.calibration import NO_STRETCH
 from needledrop.encoders.catalogue import USAGE, Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.drift import FactorReference
 from needledrop.encoders.linear import LinearEncoder
 from needledrop.encoders.targets import TargetScaler
 from needledrop.errors import ArtifactBroken, FrontendMismatch, ShapeMismatch
@@ -36,6 +37,7 @@ from needledrop.plays.triplets import Plays
 
 _FINGERPRINT_FILE = "fingerprint.json"
 _CANNED_FILE = "canned.safetensors"
+_REFERENCE_FILE = "reference.safetensors"
 VERSION_DIGITS = 16
 
 
@@ -52,6 +54,8 @@ class Bundle:
         fingerprint: 64 hexadecimal digits; empty until the bundle is saved or loaded.
         canned_factors: (n, k) of the canned clips, where the bundle was made: what it must answer
             wherever it runs. None before it is saved, and in bundles of older versions.
+        reference: how its predicted factors lie, for songs that it has not learned from. None where
+            there were few of them, and in bundles of older versions.
     """
 
     encoder: CnnEncoder | LinearEncoder
@@ -61,6 +65,7 @@ class Bundle:
     about: Mapping[str, Any]
     fingerprint: str = ""
     canned_factors: NDArray[np.float32] | None = None
+    reference: FactorReference | None = None
 
     @property
     def version(self) -> str:
@@ -176,6 +181,8 @@ class Bundle:
             save_file(tensors, temporary / "weights.safetensors")
             save_file({"gram": np.ascontiguousarray(self.gram)}, temporary / "users.safetensors")
             save_file({"factors": canned_factors}, temporary / _CANNED_FILE)
+            if self.reference is not None:
+                self.reference.save(temporary / _REFERENCE_FILE)
             self.catalogue.save(temporary)
             write_json(
                 temporary / "bundle.json",
@@ -217,6 +224,7 @@ class Bundle:
                 about=about["about"],
                 fingerprint=got,
                 canned_factors=_canned_factors(folder),
+                reference=_reference(folder),
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ArtifactBroken(
@@ -228,6 +236,11 @@ class Bundle:
 def _canned_factors(folder: Path) -> NDArray[np.float32] | None:
     path = folder / _CANNED_FILE
     return load_file(path)["factors"] if path.exists() else None
+
+
+def _reference(folder: Path) -> FactorReference | None:
+    path = folder / _REFERENCE_FILE
+    return FactorReference.load(path) if path.exists() else None
 
 
 def _encoder_content(

@@ -14,6 +14,7 @@ from components.train_encoder.launching import train_here_or_there, train_job
 from components.train_encoder.request import Inputs, LaunchConfig, TrainingRequest
 from needledrop.artifacts import read_json
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
+from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.training import TrainingConfig
@@ -37,14 +38,18 @@ QUICK = TrainingConfig(
 def handed(heard, tmp_path_factory) -> tuple[Inputs, Path]:  # noqa: F811
     """The artifacts of the steps before, and the feature store."""
     features_store, _ = heard
-    folder = tmp_path_factory.mktemp("world")
+    songs = features_store.song_ids
+    split = Split("random", 0, songs[:10], songs[10:13], songs[13:], songs[:0])
+    return artifacts_of(features_store, split, tmp_path_factory.mktemp("world"))
+
+
+def artifacts_of(features_store: FeatureStore, split: Split, folder: Path) -> tuple[Inputs, Path]:
     songs = features_store.song_ids
     generator = np.random.default_rng(0)
     counts = generator.poisson(0.5, (40, len(songs))).astype(np.int64)
     plays = Plays(
         sparse.csr_matrix(counts), np.array([f"U{n:02}" for n in range(40)]), songs.copy()
     )
-    split = Split("random", 0, songs[:10], songs[10:13], songs[13:], songs[:0])
     inputs = Inputs.within(folder)
     plays.save(inputs.plays)
     split.save(inputs.split)

@@ -14,22 +14,26 @@ N_SONGS, N_FACTORS, N_FRAMES = 16, 4, 160
 
 @pytest.fixture(scope="session")
 def heard(tmp_path_factory):
+    """(store, factors) of 16 songs."""
+    return make_heard(tmp_path_factory.mktemp("features"), N_SONGS)
+
+
+def make_heard(folder, n_songs):
     """(store, factors): log-mel whose first bands follow the song's (n, k) factors."""
-    folder = tmp_path_factory.mktemp("features")
     generator = np.random.default_rng(0)
     frontend = FrontendConfig()
-    factors = generator.normal(size=(N_SONGS, N_FACTORS)).astype(np.float32)
-    log_mel = generator.normal(1.0, 0.2, (N_SONGS, N_FRAMES, frontend.n_mels))
+    factors = generator.normal(size=(n_songs, N_FACTORS)).astype(np.float32)
+    log_mel = generator.normal(1.0, 0.2, (n_songs, N_FRAMES, frontend.n_mels))
     for factor in range(N_FACTORS):
         bands = slice(factor * 30, factor * 30 + 30)
         log_mel[:, :, bands] += factors[:, None, factor, None]
-    mfcc = generator.normal(size=(N_SONGS, N_FRAMES, 13))
+    mfcc = generator.normal(size=(n_songs, N_FRAMES, 13))
     mfcc[:, :, :N_FACTORS] += 3 * factors[:, None, :]
     shard = folder / "shards" / "shard-0"
     shard.mkdir(parents=True)
     np.save(shard / "log_mel.npy", log_mel.reshape(-1, frontend.n_mels).astype(np.float16))
     np.save(shard / "mfcc.npy", mfcc.reshape(-1, 13).astype(np.float16))
-    ids = [f"SO{n:02}" for n in range(N_SONGS)]
+    ids = [f"SO{n:02}" for n in range(n_songs)]
     frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(ids)}
     (shard / "clips.json").write_text(
         json.dumps({"frames": frames, "rejected": [], "identities": {}})

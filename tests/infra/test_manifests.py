@@ -328,17 +328,51 @@ def test_every_image_of_ours_is_one_that_make_images_builds():
             assert image["name"] in names
 
 
-def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transformer(tmp_path):
+def with_component(name, tmp_path):
+    """The base with one of the components."""
     shutil.copytree(KUSTOMIZE, tmp_path / "kustomize")
-    folder = tmp_path / "kustomize" / "overlays" / "closed"
+    folder = tmp_path / "kustomize" / "overlays" / "with"
     folder.mkdir()
     (folder / "kustomization.yaml").write_text(
-        "namespace: closed\nresources: [../../base]\ncomponents: [../../components/api-keys]\n"
+        f"namespace: with\nresources: [../../base]\ncomponents: [../../components/{name}]\n"
     )
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
     )
-    things = [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+    return [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+
+
+def test_the_component_of_traces_names_a_collector_that_both_may_reach(tmp_path):
+    things = with_component("traces", tmp_path)
+    containers = [
+        *(one["spec"]["containers"][0] for one in things if one["kind"] == "ServingRuntime"),
+        *(
+            one["spec"]["transformer"]["containers"][0]
+            for one in things
+            if one["kind"] == "InferenceService"
+        ),
+    ]
+    assert len(containers) == 2
+    for container in containers:
+        [value] = [
+            one["value"] for one in container["env"] if one["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT"
+        ]
+        host, port = value.removeprefix("http://").split(":")
+    policies = {
+        one["metadata"]["name"]: one["spec"]["egress"][-1]
+        for one in things
+        if one["kind"] == "NetworkPolicy" and "egress" in one["spec"]
+    }
+    for name in ("transformer", "predictor"):
+        [peer], [way] = policies[name]["to"], policies[name]["ports"]
+        assert way["port"] == int(port)
+        namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        assert host.endswith(f".{namespace}")
+    assert {"port": int(port), "protocol": "TCP"} not in policies["dns"]["ports"]
+
+
+def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transformer(tmp_path):
+    things = with_component("api-keys", tmp_path)
     [service] = [thing for thing in things if thing["kind"] == "InferenceService"]
     schema = schema_of(service["kind"], service["apiVersion"])
     if schema is not None:
@@ -356,6 +390,26 @@ def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transform
     # The step asks the predictor without a key: it is closed by its network policy.
     assert "api-keys" not in str(service["spec"]["predictor"])
     assert not [thing for thing in things if thing["kind"] == "Secret"]
+
+
+def test_the_component_of_tokens_reads_public_keys_and_says_whom_they_are_for(tmp_path):
+    things = with_component("jwt", tmp_path)
+    [service] = [thing for thing in things if thing["kind"] == "InferenceService"]
+    schema = schema_of(service["kind"], service["apiVersion"])
+    if schema is not None:
+        jsonschema.Draft7Validator(schema).validate(service)
+    transformer = service["spec"]["transformer"]
+    [container] = transformer["containers"]
+    path = Path(_serve_parser().parse_args(container["args"]).jwt_keys)
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "jwt"]
+    assert Path(mount["mountPath"]) == path.parent
+    [volume] = [one for one in transformer["volumes"] if one["name"] == "jwt"]
+    assert volume["configMap"]["items"] == [{"key": path.name, "path": path.name}]
+    named = {one["name"]: one for one in container["env"]}
+    for name, key in (("NEEDLEDROP_JWT_AUDIENCE", "audience"), ("NEEDLEDROP_JWT_ISSUER", "issuer")):
+        reference = named[name]["valueFrom"]["configMapKeyRef"]
+        assert reference == {"name": volume["configMap"]["name"], "key": key}
+    assert "jwt" not in str(service["spec"]["predictor"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

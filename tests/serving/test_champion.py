@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -153,14 +154,40 @@ def open_slowly(server: Server) -> socket.socket:
     return connection
 
 
-def test_slow_uploads_are_ended_and_too_many_requests_sent_away(lonely: Server) -> None:
+def test_too_many_requests_are_sent_away(lonely: Server, wav: bytes) -> None:
+    clip = base64.b64encode(wav_bytes(waveform(100))).decode()
+    long = json.dumps({"instances": [{"audio": clip}] * 4})
+    statuses: list[int] = []
+    asking = [
+        threading.Thread(target=lambda: statuses.append(lonely.post(PREDICT, long).status))
+        for _ in range(2)
+    ]
+    for thread in asking:
+        thread.start()
+    wait_for(lambda: lonely.metric("needledrop_http_in_flight") == 2, lonely.process)
+    answer = lonely.post(PREDICT, b"{}")
+    assert (answer.status, answer.json["kind"]) == (429, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+    assert lonely.get("/v2/health/live").status == 200  # probes are no predictions
+    for thread in asking:
+        thread.join()
+    assert statuses == [200, 200]
+
+
+def test_too_many_calls_are_sent_away_and_counted(lonely: Server) -> None:
+    clip = wav_bytes(waveform(100))
+    shed = lonely.metric("needledrop_errors_total", kind="overloaded")
+    with ThreadPoolExecutor(5) as threads:
+        answers = list(threads.map(lambda _: grpc_answer(lonely, clip), range(5)))
+    refused = [one for one in answers if one.startswith("RESOURCE_EXHAUSTED: too many")]
+    assert len(answers) - len(refused) >= 2
+    assert lonely.metric("needledrop_errors_total", kind="overloaded") == shed + len(refused)
+    assert refused
+
+
+def test_slow_uploads_are_ended(lonely: Server) -> None:
     connections = [open_slowly(lonely) for _ in range(2)]
     try:
-        wait_for(lambda: lonely.post(PREDICT, b"{}").status == 429, lonely.process, seconds=1)
-        answer = lonely.post(PREDICT, b"{}")
-        assert (answer.status, answer.json["kind"]) == (429, "overloaded")
-        assert answer.headers["retry-after"] == "1"
-        assert lonely.get("/v2/health/live").status == 200  # probes are no predictions
         start = time.monotonic()
         for connection in connections:
             text = connection.makefile("rb").read().decode()  # up to where the server hangs up

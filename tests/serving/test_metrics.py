@@ -82,6 +82,11 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_store_unseen_seconds",
         "needledrop_registry_polls",
         "needledrop_http_in_flight",
+        "needledrop_uploads",
+        "needledrop_factor_drift",
+        "needledrop_factor_drift_by_chance",
+        "needledrop_factor_drift_songs",
+        "needledrop_songs_recommended",
         "needledrop_batch_clips",
     }
     labels = {label for family in ours for sample in family.samples for label in sample.labels}

@@ -137,7 +137,7 @@ def test_sigterm_under_load_loses_no_accepted_request(swapping: Server, wav: byt
             connection.sendall(head + (body if number % 2 else body[:1000]))
         # Whole bodies have begun to be answered, so the halves before them have been accepted.
         wait_for(lambda: swapping.metric("needledrop_requests_in_flight") > 0, swapping.process)
-        wait_for(lambda: swapping.metric("needledrop_http_in_flight") >= N_CLIENTS)
+        wait_for(lambda: swapping.metric("needledrop_uploads", protocol="http") >= N_CLIENTS)
         swapping.process.terminate()
         wait_for(lambda: b'"stopping"' in swapping.log.read_bytes())
         for connection in connections[::2]:

@@ -148,7 +148,9 @@ class Response:
 class Server:
     """``python -m serving`` as its own process."""
 
-    def __init__(self, registry: Path | None, folder: Path, *options: str) -> None:
+    def __init__(
+        self, registry: Path | None, folder: Path, *options: str, **environment: str
+    ) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.output, self.log = folder / "server.out", folder / "server.log"
@@ -160,7 +162,10 @@ class Server:
         ]
         with self.output.open("wb") as output, self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                command,
+                stdout=output,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             )
 
     def wait_until_it_listens(self) -> None:

@@ -1,0 +1,175 @@
+"""Bodies that trickle, over real sockets: more of them than there are places for requests."""
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client import Gauge
+
+from serving.limits import ServingLimits
+from serving.refusals import Refused
+from serving.uploads import Uploads
+from tests.serving.test_access import call, infer_message
+from tests.serving.world import PREDICT, Server, wait_for
+
+N_PLACES, N_UPLOADS = 2, 6
+BODY_BYTES = 300_000
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory, registry_root: Path) -> Iterator[Server]:
+    server = Server(
+        registry_root, tmp_path_factory.mktemp("narrow"), "--max-in-flight", str(N_PLACES),
+        "--max-uploads", str(N_UPLOADS), "--max-upload-bytes", str(2 * BODY_BYTES),
+        "--max-body-bytes", str(BODY_BYTES), "--max-upload-seconds", "6",
+    )  # fmt: skip
+    server.wait_until_it_listens()
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def trickle(server: Server, open_ones: ExitStack, n_bytes: int = 1) -> socket.socket:
+    """Announce a body, send some of it, and wait."""
+    connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=30)
+    open_ones.enter_context(connection)
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+    connection.sendall(head.encode() + b"x" * n_bytes)
+    return connection
+
+
+def n_uploads(server: Server, protocol: str) -> float:
+    return server.metric("needledrop_uploads", protocol=protocol)
+
+
+def check_ended(connection: socket.socket, words: str) -> None:
+    text = connection.makefile("rb").read().decode()  # up to where the server hangs up
+    assert text.startswith("HTTP/1.1 408")
+    assert json.loads(text.partition("\r\n\r\n")[2])["kind"] == "slow_upload"
+    assert words in text
+
+
+def test_as_many_as_there_are_places_keep_nobody_out(narrow: Server, wav: bytes) -> None:
+    question = {"instances": [{"audio": base64.b64encode(wav).decode()}]}
+    with ExitStack() as open_ones:
+        connections = [trickle(narrow, open_ones) for _ in range(2 * N_PLACES)]
+        wait_for(lambda: n_uploads(narrow, "http") == len(connections), narrow.process)
+        assert narrow.metric("needledrop_http_in_flight") == 0
+        for _ in range(3):
+            assert narrow.post(PREDICT, question).status == 200
+        for connection in connections:
+            check_ended(connection, "within 6 s")
+    assert n_uploads(narrow, "http") == 0
+    assert narrow.metric("needledrop_errors_total", kind="slow_upload") >= len(connections)
+
+
+def test_the_oldest_gives_way_where_they_are_too_many(narrow: Server, wav: bytes) -> None:
+    question = {"instances": [{"audio": base64.b64encode(wav).decode()}]}
+    with ExitStack() as open_ones:
+        oldest, *others = [trickle(narrow, open_ones) for _ in range(N_UPLOADS)]
+        wait_for(lambda: n_uploads(narrow, "http") == N_UPLOADS, narrow.process)
+        assert narrow.post(PREDICT, question).status == 200
+        check_ended(oldest, "others needed the room")
+        for connection in others:
+            connection.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+    wait_for(lambda: n_uploads(narrow, "http") == 0, narrow.process)  # they have hung up
+
+
+def test_the_oldest_gives_way_where_they_hold_too_much(narrow: Server, wav: bytes) -> None:
+    question = {"instances": [{"audio": base64.b64encode(wav).decode()}]}
+    with ExitStack() as open_ones:
+        first = trickle(narrow, open_ones, BODY_BYTES - 1)
+        wait_for(lambda: n_uploads(narrow, "http") == 1, narrow.process)
+        for _ in range(2):
+            trickle(narrow, open_ones, BODY_BYTES - 1)
+        check_ended(first, "others needed the room")
+        assert narrow.post(PREDICT, question).status == 200
+
+
+def grpc_trickle(server: Server, open_ones: ExitStack) -> socket.socket:
+    """Begin a call and send a part of its message; HTTP/2 by hand."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+    def literal(name: str, value: str) -> bytes:
+        return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/inference.GRPCInferenceService/ModelInfer",
+        ":authority": "x",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    connection = socket.create_connection(("127.0.0.1", server.grpc_port), timeout=30)
+    open_ones.enter_context(connection)
+    connection.sendall(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(4, 0, 0, b"")
+        + frame(1, 4, 1, b"".join(literal(*one) for one in headers.items()))
+        + frame(0, 0, 1, b"\0" + (1000).to_bytes(4) + b"part")
+    )
+    return connection
+
+
+def test_calls_that_trickle_keep_nobody_out_of_grpc(narrow: Server, wav: bytes) -> None:
+    before = narrow.metric("needledrop_errors_total", kind="slow_upload")
+    with ExitStack() as open_ones:
+        for _ in range(2 * N_PLACES):
+            grpc_trickle(narrow, open_ones)
+        wait_for(lambda: n_uploads(narrow, "grpc") == 2 * N_PLACES, narrow.process)
+        for _ in range(3):
+            assert call(narrow, "ModelInfer", infer_message(wav))[0] == "OK"
+        for _ in range(N_UPLOADS):  # more than may arrive at once: the oldest give way
+            grpc_trickle(narrow, open_ones)
+        assert call(narrow, "ModelInfer", infer_message(wav))[0] == "OK"
+
+        def n_ended() -> float:
+            return narrow.metric("needledrop_errors_total", kind="slow_upload") - before
+
+        wait_for(lambda: n_ended() == 2 * N_PLACES + N_UPLOADS, narrow.process)  # their time is up
+    assert n_uploads(narrow, "grpc") == 0
+
+
+# --- without a server ----------------------------------------------------------------------------
+
+
+def test_bytes_are_given_back_and_a_newcomer_is_never_the_one_to_go() -> None:
+    limits = ServingLimits(
+        max_body_bytes=1024, max_upload_bytes=2048, max_uploads=3, max_upload_seconds=60
+    )
+
+    async def receive() -> list[str]:
+        uploads = Uploads(limits, Gauge("arriving", "", registry=None))
+        ended = []
+
+        async def one(name: str, n_bytes: int) -> None:
+            try:
+                async with uploads.one() as upload:
+                    uploads.add(upload, n_bytes)
+                    await asyncio.sleep(3600)
+            except Refused as refusal:
+                ended.append(f"{name}: {refusal.kind}")
+
+        tasks = []
+        for name, n_bytes in (("a", 1000), ("b", 1000), ("c", 1000), ("d", 10), ("e", 10)):
+            tasks.append(asyncio.create_task(one(name, n_bytes)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with uploads.one() as upload:  # all of them gave back what they held
+            uploads.add(upload, 2048)
+        return ended
+
+    assert asyncio.run(receive()) == ["a: slow_upload", "b: slow_upload"]
