@@ -10,6 +10,7 @@ from typing import Any
 from serving import tracing
 from serving.refusals import Refused
 from serving.request_id import current_request_id
+from serving.seldom import Seldom
 
 _LOGGER = logging.getLogger("needledrop.serving")
 _LONGEST_TEXT = 2000
@@ -22,7 +23,14 @@ def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def log_refusal(refusal: Refused, protocol: str, model: str) -> None:
-    """Log that a request was refused: the kind, not the sentence, which may quote the request."""
+    """Log that a request was refused: the kind, not the sentence, which may quote the request.
+
+    Those for whom there is no room come by the thousand, and a line for each would take the time
+    of those for whom there is: they are told once a second, with how many there were.
+    """
+    if refusal.kind == "overloaded":
+        _sent_away(1)
+        return
     log_event(
         "refused",
         kind=refusal.kind,
@@ -30,6 +38,9 @@ def log_refusal(refusal: Refused, protocol: str, model: str) -> None:
         protocol=protocol,
         model=model,
     )
+
+
+_sent_away = Seldom(lambda n_requests: log_event("overloaded", n_requests=n_requests), seconds=1.0)
 
 
 def log_failure(event: str, error: BaseException, **fields: Any) -> None:

@@ -53,6 +53,7 @@ from serving.ranking_models import (
 from serving.refusals import Refused, refusal_from
 from serving.schema import MODEL_NAME
 from serving.scoring import Scorer
+from serving.seldom import Seldom
 from serving.status import status_of
 
 
@@ -132,7 +133,7 @@ class ServerConfig:
 def serve(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; without a champion too, until one appears."""
     configure_logs(access_log=config.access_log)
-    lost = tracing.Seldom(lambda n_spans: log_event("spans_lost", WARNING, n_spans=n_spans))
+    lost = Seldom(lambda n_spans: log_event("spans_lost", WARNING, n_spans=n_spans))
     stop_tracing = tracing.start(config.service, lost) if config.traces else None
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)

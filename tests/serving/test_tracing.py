@@ -21,6 +21,7 @@ from needledrop.errors import ConfigRejected
 from serving import tracing
 from serving.async_client import AsyncClient
 from serving.client import Client
+from serving.seldom import Seldom
 from tests.serving.collector import Collector, Seen
 from tests.serving.ranking_world import make_world
 from tests.serving.test_access import call, infer_message
@@ -368,11 +369,11 @@ def test_while_off_nothing_is_made_and_nothing_imported() -> None:
 
 def test_what_is_told_seldom_is_added_up() -> None:
     told: list[int] = []
-    seldom = tracing.Seldom(told.append, seconds=3600)
+    seldom = Seldom(told.append, seconds=3600)
     for number in (3, 4, 5):
         seldom(number)
     assert told == [3]
-    often = tracing.Seldom(told.append, seconds=0)
+    often = Seldom(told.append, seconds=0)
     time.sleep(0)
     often(7)
     assert told == [3, 7]
