@@ -27,8 +27,8 @@ def files(tmp_path):
 
 
 def write_files(root: Path) -> dict[str, Path]:
-    """Songs 0 to 9 are played and 10, 11 are not; 1 is a wrong match; 2 has two tracks, of which the
-    second has a clip; 3 has no track; 4 has a track and no clip; 10 and all others have a clip.
+    """Songs 0 to 9 are played and 10, 11 are not; 1 is a wrong match; 2 has two tracks, of which
+    the second has a clip; 3 has no track; 4 and 11 have no clip; 10 and all others have one.
     """
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
