@@ -77,8 +77,11 @@ def _import(arguments: argparse.Namespace) -> None:
     if files.clips is None:
         print(f"\nwritten to {arguments.out}; training needs clips too")
     else:
-        audio = f" --set audio={files.clips}" if is_remote(files.clips) else ""
-        print(f"\nnow: python -m pipelines run train --data {arguments.out}{audio} --out runs/mine")
+        data = f"--data {arguments.out}"
+        if is_remote(files.clips):  # nothing here can point to them
+            sources = {name: arguments.out / f"{name}.parquet" for name in ("plays", "tracks")}
+            data = " ".join(f"--set {k}={v}" for k, v in {**sources, "audio": files.clips}.items())
+        print(f"\nnow: python -m pipelines run train {data} --out runs/mine")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

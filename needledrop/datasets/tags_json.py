@@ -15,7 +15,7 @@ from pathlib import Path
 from needledrop.datasets.limits import ImportLimits
 from needledrop.datasets.lines import TRACK_ID, Quarantine, decoded, progress, require_id
 from needledrop.datasets.tag_rows import TagRow, checked
-from needledrop.datasets.unpacking import UNREADABLE, Bounded, is_data
+from needledrop.datasets.unpacking import UNREADABLE, Bounded, is_data, require_open
 from needledrop.errors import DatasetRejected
 from needledrop.plays.quarantine import quoted
 
@@ -97,6 +97,7 @@ def _in_archive(path: Path, quarantine: Quarantine) -> Iterator[tuple[str, bytes
             for member in archive.infolist():
                 if not is_data(member) or not member.filename.endswith(".json"):
                     continue
+                require_open(member, path)
                 name = f"{path}/{member.filename}"
                 most = quarantine.limits.max_json_bytes
                 try:

@@ -20,9 +20,10 @@ from needledrop.errors import DatasetRejected
 _BUFFER_BYTES = 1 << 20
 _HEAD_BYTES = 4096
 _SMALL_BYTES = 1 << 20
+_ENCRYPTED = 0x1
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-"""What reading a packed file may raise; zipfile says RuntimeError of an encrypted member."""
+UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError)
+"""What reading a packed file may raise; zipfile says NotImplementedError of a rare compression."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def _only_member(
         raise DatasetRejected(
             f"{expected}, alone in its zip archive, got {len(members)} files; unpack it first"
         )
+    require_open(members[0], path)
     inner = stack.enter_context(archive.open(members[0]))
     most = most_unpacked_bytes(members[0].compress_size, limits)
     return Unpacked(_buffered(inner, path, most), members[0].file_size)
@@ -123,6 +125,19 @@ def is_data(member: zipfile.ZipInfo) -> bool:
     """Tell a file of an archive from its folders and from what macOS adds."""
     is_hidden = member.filename.startswith("__MACOSX/") or "/." in f"/{member.filename}"
     return not member.is_dir() and not is_hidden
+
+
+def require_open(member: zipfile.ZipInfo, path: Path) -> None:
+    """Check that a member of an archive needs no password.
+
+    Raises:
+        DatasetRejected: it does.
+    """
+    if member.flag_bits & _ENCRYPTED:
+        raise DatasetRejected(
+            f"{path}: expected an archive without a password, got {member.filename} encrypted; "
+            "unpack it first"
+        )
 
 
 def _buffered(inner: IO[bytes], path: Path, most_bytes: int) -> BinaryIO:

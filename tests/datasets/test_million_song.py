@@ -173,6 +173,19 @@ def test_the_same_command_again_finds_it_done(files, tmp_path, capsys):
     assert "12 files; 9 speak for a song" in capsys.readouterr().out
 
 
+def test_clips_in_a_store_are_named(files, tmp_path, capsys, s3):
+    bucket = s3.new_bucket()
+    for number in (0, 5):
+        s3.client.put_object(Bucket=bucket, Key=f"clips/{track(number)}.mp3", Body=b"ID3")
+    command = ["million-song", "--triplets", str(files["triplets"]), "--out", str(tmp_path / "out")]
+    command += ["--tracks", str(files["tracks"]), "--clips", f"s3://{bucket}/clips"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "clips: 2 files; 2 speak for a song" in printed
+    assert f"--set audio=s3://{bucket}/clips --out" in printed
+    assert not (tmp_path / "out" / "audio").exists()
+
+
 # -- broken lines ----------------------------------------------------------------------------------
 
 
@@ -230,6 +243,15 @@ def archive_of(path, *names):
     return path
 
 
+def encrypted(path):
+    """An archive whose member says that it needs a password."""
+    data = bytearray(archive_of(path, "a.txt").read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    return path
+
+
 def content(path, data):
     path.write_bytes(data)
     return path
@@ -245,10 +267,22 @@ def content(path, data):
         (lambda root: content(root / "g", gzip.compress(LINE.encode() * 999)[:-20]), "copy it"),
         (lambda root: content(root / "z", b"PK\x03\x04 nothing"), "reading failed"),
         (lambda root: archive_of(root / "two.zip", "a.txt", "b.txt"), "got 2 files; unpack it"),
+        (lambda root: encrypted(root / "e.zip"), "expected an archive without a password"),
         (lambda root: bomb(root / "bomb.zip"), "expected it to unpack to at most"),
         (lambda root: content(root / "l", b"x" * (1 << 26)), "got one of more than 32 MiB"),
     ],
-    ids=["absent", "folder", "empty", "binary", "cut", "no zip", "two files", "bomb", "endless"],
+    ids=[
+        "absent",
+        "folder",
+        "empty",
+        "binary",
+        "cut",
+        "no zip",
+        "two files",
+        "encrypted",
+        "bomb",
+        "endless",
+    ],
 )
 def test_unusable_triplets_are_told_in_a_sentence(files, tmp_path, make, sentence):
     assert sentence in refused(files, tmp_path / "out", triplets=make(tmp_path))
