@@ -1,113 +1,38 @@
-"""``python -m needledrop.demo OUT``: write the generated catalogue into a folder."""
+"""``python -m needledrop.demo``: a catalogue with clips, or plays of a published size.
 
-import argparse
-import os
+::
+
+    python -m needledrop.demo OUT                 the catalogue; the same as: catalogue OUT
+    python -m needledrop.demo plays [OUT]         plays alone, by the million
+"""
+
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import NoReturn
 
-from tqdm import tqdm
-
-from needledrop.demo.catalogue import write_catalogue
-from needledrop.demo.world import DemoConfig
+from needledrop.demo import catalogue_command, plays_command
+from needledrop.demo.arguments import BAD_ARGUMENTS, FAILED, INTERRUPTED
 from needledrop.errors import ConfigRejected, NeedledropError
 
-_DEFAULTS = DemoConfig()
-_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 1, 2, 130
-
-_EPILOG = """\
-examples:
-  python -m needledrop.demo runs/demo                       the default catalogue
-  python -m needledrop.demo runs/small --songs 60 --users 300
-  python -m needledrop.demo runs/long --seconds 30 --seed 7
-
-A run that was stopped is completed by the same command. The same parameters give the same files,
-byte for byte, on the same machine. Exit status: 0 written, 1 failed, 2 bad arguments, 130 stopped.
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence in place of the usage and the message."""
-        self.exit(_BAD_ARGUMENTS, f"{self.prog}: {message}; see --help\n")
-
-
-def _n_usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m needledrop.demo",
-        description=(
-            "Write a music catalogue to try needledrop on: synthesised songs, and plays by\n"
-            "simulated listeners who care for sound, rhythm and popularity."
-        ),
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
-    numbers: tuple[tuple[str, type, float, str], ...] = (
-        ("songs", int, _DEFAULTS.n_songs, "how many songs"),
-        ("users", int, _DEFAULTS.n_users, "how many listeners"),
-        ("seconds", float, _DEFAULTS.seconds, "length of a clip"),
-        ("seed", int, _DEFAULTS.seed, "another seed gives another catalogue"),
-        ("processes", int, _n_usable_cores(), "clips made at once"),
-    )
-    for name, kind, default, meaning in numbers:
-        parser.add_argument(
-            f"--{name}", type=kind, default=default, metavar="N",
-            help=f"{meaning} (default: {default:g})",
-        )  # fmt: skip
-    return parser
-
-
-def _write(arguments: argparse.Namespace) -> None:
-    config = DemoConfig(
-        n_songs=arguments.songs,
-        n_users=arguments.users,
-        seconds=arguments.seconds,
-        seed=arguments.seed,
-    )
-    if not 1 <= arguments.processes <= 256:
-        raise ConfigRejected(
-            f"expected processes from 1 to 256, got {arguments.processes}; give another --processes"
-        )
-    # Without a terminal, a line now and then is enough.
-    interval_seconds = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(unit="clip", desc="clips", mininterval=interval_seconds, delay=0.5) as bar:
-
-        def show(n_there: int, n_clips: int) -> None:
-            bar.total = n_clips
-            bar.update(n_there - bar.n)
-
-        summary = write_catalogue(
-            arguments.out, config, n_processes=arguments.processes, on_progress=show
-        )
-    print(
-        f"{arguments.out}: {summary.n_songs} songs by {summary.n_artists} artists, "
-        f"{summary.n_users} listeners, {summary.n_pairs} listener-song pairs; "
-        f"{summary.n_clips_made} of {summary.n_clips} clips made now"
-    )
+_COMMANDS = {"catalogue": catalogue_command, "plays": plays_command}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the catalogue; the exit status, with any failure told in one sentence on stderr."""
-    arguments = _parser().parse_args(argv)
+    """Write what is asked for; the exit status, with any failure told in one sentence on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    # The catalogue was there first, and needs no verb: a folder called plays is named ./plays.
+    command = _COMMANDS[words.pop(0)] if words and words[0] in _COMMANDS else catalogue_command
+    arguments = command.parser().parse_args(words)
     try:
-        _write(arguments)
+        command.write(arguments)
     except ConfigRejected as error:
         print(f"needledrop.demo: {error}", file=sys.stderr)
-        return _BAD_ARGUMENTS
+        return BAD_ARGUMENTS
     except NeedledropError as error:
         print(f"needledrop.demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("needledrop.demo: stopped; the same command goes on from here", file=sys.stderr)
-        return _INTERRUPTED
+        print(f"needledrop.demo: stopped; {command.GOES_ON}", file=sys.stderr)
+        return INTERRUPTED
     except BrokenProcessPool:
         print(
             "needledrop.demo: a process that makes clips was killed (out of memory?); "
@@ -117,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(
             f"needledrop.demo: can't write {error.filename or arguments.out}: "
-            f"{error.strerror or error}; see to it, and the same command goes on from here",
+            f"{error.strerror or error}; see to it, and {command.GOES_ON}",
             file=sys.stderr,
         )
     else:
         return 0
-    return _FAILED
+    return FAILED
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from needledrop.artifacts import read_json, whole_file, write_json
+from needledrop.artifacts import whole_file
+from needledrop.demo.claiming import claimed_folder
 from needledrop.demo.clips import ClipFormat, encoded_clip, formats_of_clips
 from needledrop.demo.mixing import clip_waveform
 from needledrop.demo.styles import Style
@@ -37,7 +38,6 @@ from needledrop.demo.world import (
     world_from_config,
 )
 from needledrop.drafts import remove_leftovers
-from needledrop.errors import ArtifactBroken, ConfigRejected
 
 # Raised whenever the same parameters would give other files than before.
 GENERATOR_VERSION = 1
@@ -108,36 +108,6 @@ def _interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, usual)
-
-
-def _claim_folder(out: Path, config: DemoConfig) -> None:
-    """Make ``out`` ours, or see that it is ours already and meant for the same parameters."""
-    parameters = {"generator_version": GENERATOR_VERSION, **asdict(config)}
-    if out.exists() and not out.is_dir():
-        raise ConfigRejected(f"expected a folder at {out}, found a file; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    marker = out / _PARAMETERS_FILE
-    if not marker.exists():
-        remove_leftovers(out)
-        if any(out.iterdir()):
-            raise ConfigRejected(
-                f"expected {out} to be empty or a demo catalogue, found other files; "
-                "choose another folder"
-            )
-        write_json(marker, parameters)
-    found = read_json(marker)
-    if not isinstance(found, dict):
-        raise ArtifactBroken(f"{marker} holds no parameters; delete {out} and run again")
-    differences = [
-        f"{name} {found.get(name)} (asked for: {wanted})"
-        for name, wanted in parameters.items()
-        if found.get(name) != wanted
-    ]
-    if differences:
-        raise ConfigRejected(
-            f"{out} was made with {', '.join(differences)}; "
-            "ask for the same, or choose another folder"
-        )
 
 
 def _clip_tasks(world: World, out: Path) -> list[_ClipTask]:
@@ -234,7 +204,8 @@ def write_catalogue(
         ArtifactBroken: the parameters in ``out`` can't be read.
         OSError: a file can't be written; what is there already is whole.
     """
-    _claim_folder(out, config)
+    parameters = {"generator_version": GENERATOR_VERSION, **asdict(config)}
+    claimed_folder(out, _PARAMETERS_FILE, parameters, what="a demo catalogue")
     for folder in (out, *(out / "audio").glob("*/")):
         remove_leftovers(folder)
     world = world_from_config(config)

@@ -116,6 +116,17 @@ def read_rows(source: str, *, max_malformed: int, block_bytes: int = MAX_LINE_BY
     return gathered.rows(tuple(file.name for file in files))
 
 
+def rows_of_block(block: Block, file_name: str, *, first_line: int, max_malformed: int) -> RawRows:
+    """Return one block's rows: for who judges and writes plays block by block.
+
+    Raises:
+        PlaysRejected: more than ``max_malformed`` rows don't have three columns.
+    """
+    gathered = _Gathered(max_malformed)
+    gathered.add(block, file_index=0, first_line=first_line)
+    return gathered.rows((file_name,))
+
+
 @dataclass
 class _Gathered:
     """What has been read so far."""

@@ -22,18 +22,33 @@ _Parsed = tuple[_Columns, list[tuple[int, bytes]]]
 """The columns of a block, and its malformed lines with their offsets from its first line."""
 
 
-def blocks_of_text(content: Content, file: SourceFile, *, block_bytes: int) -> Iterator[Block]:
+def blocks_of_text(
+    content: Content,
+    file: SourceFile,
+    *,
+    block_bytes: int,
+    first_line: int = 1,
+    shows_progress: bool = True,
+) -> Iterator[Block]:
     """Read a text file of plays.
+
+    Args:
+        content: where to read.
+        file: how messages name it.
+        block_bytes: how much is parsed at once.
+        first_line: the number of the line that the stream stands at.
+        shows_progress: whether a bar is drawn where it takes longer.
 
     Raises:
         PlaysRejected: a line is endless.
     """
-    line = 1
+    line = first_line
     blocks = whole_lines(
         content.stream, name=file.name, rejected=PlaysRejected, n_bytes=block_bytes
     )
-    shown_blocks = _with_progress(blocks, file, None if content.is_packed else file.n_bytes)
-    for columns, malformed in _parsed_ahead(shown_blocks):
+    if shows_progress:
+        blocks = _with_progress(blocks, file, None if content.is_packed else file.n_bytes)
+    for columns, malformed in _parsed_ahead(blocks):
         named = (_malformed_row(text, file.name, line + offset) for offset, text in malformed)
         block = Block(columns, tuple(named))
         yield block

@@ -1,0 +1,455 @@
+"""The command: what joins, what doesn't and is said, kills, packed files, broken files."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.survey_data.surveying import survey
+from components.validate_plays.validation import validate
+from needledrop.audio.clips import find_clips
+from needledrop.datasets.__main__ import main
+from needledrop.datasets.limits import ImportLimits
+from needledrop.datasets.million_song import MillionSongFiles, import_million_song
+from needledrop.errors import ConfigRejected, InputError, RegistryConflict
+from needledrop.plays.tracks import read_tracks
+from needledrop.plays.triplets import read_plays
+from needledrop.storage.lock import writer_lock
+from pipelines.data_folder import sources_in
+from tests.datasets.conftest import N_USERS, song, track, write_json, write_summary
+from tests.full_disk import full_disk
+
+LINE = "0" * 40 + "\t" + song(0) + "\t1\n"
+
+
+def imported(files, out, **changes):
+    limits = changes.pop("limits", None)
+    return import_million_song(MillionSongFiles(**{**files, **changes}), out, limits)
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def refused(files, out, **changes):
+    with pytest.raises(InputError) as refusal:
+        imported(files, out, **changes)
+    message = str(refusal.value)
+    assert "\n" not in message
+    return message
+
+
+def test_all_files_join(files, tmp_path):
+    out = tmp_path / "out"
+    report = imported(files, out)
+    of_songs = {name.strip(): counts["songs"] for name, counts in report.songs.items()}
+    assert of_songs == {
+        "in the triplets": 10,
+        "wrong matches, left out": 1,
+        "kept": 9,
+        "without any track": 1,
+        "with a track": 8,
+        "with a clip": 7,
+        "without a clip": 1,
+        "with an artist id": 8,
+        "with a year": 3,
+        "not in the triplets, with a clip": 1,
+    }
+    assert report.clips == {"n_files": 11, "n_used": 8, "n_unused": 2, "n_repeated": 1}
+    assert report.n_users == N_USERS
+    plays = read_plays(str(out / "plays.parquet"))
+    assert song(1) not in plays.plays.song_ids
+    assert plays.plays.n_plays == report.songs["  kept"]["plays"]
+    assert plays.n_rows == report.songs["  kept"]["rows"]
+    by_song = {row["song_id"]: row for row in rows(out / "tracks.parquet")}
+    assert sorted(by_song) == [song(n) for n in (0, 2, 4, 5, 6, 7, 8, 9, 10)]
+    # Of two tracks the one that has a clip; what is known of the other one's artist holds.
+    assert by_song[song(2)]["track_id"] == track(2, 1)
+    assert by_song[song(2)]["artist_id"] == "AR0000000000000001"
+    assert by_song[song(5)]["title"] == "Café del Mar"
+    assert by_song[song(6)]["title"] == "A <SEP> B"
+    assert by_song[song(7)] == {
+        "song_id": song(7), "track_id": track(7), "artist_id": "AR0000000000000003",
+        "artist_name": "Artist 3", "title": "Song 7", "release": "Album 7", "year": 2007,
+        "duration_seconds": 207.5,
+    }  # fmt: skip
+    assert (out / "rejected.tsv").read_text() == "file\tline\trow\treason\n"
+    assert json.loads((out / "join_report.json").read_text())["n_tracks"] == 9
+
+
+@pytest.mark.parametrize("kind", ["lastfm_tags.db", "lastfm_subset", "lastfm_train.zip"])
+def test_tags_come_from_any_of_lastfms_forms(files, tmp_path, kind):
+    tags_at = files["triplets"].parent / kind
+    report = imported(files, tmp_path / "out", lastfm_tags=tags_at)
+    tags = {(row["song_id"], row["tag"]): row for row in rows(tmp_path / "out/tags.parquet")}
+    assert (song(1), "pop") not in tags
+    assert tags[song(0), "rock"]["score"] == 100
+    assert tags[song(5), "müde"]["score"] in (12, 12.5)
+    assert report.tags["n_songs"] == 9
+    if kind == "lastfm_tags.db":  # the tags of both tracks, each with its greatest score
+        assert tags[song(2), "rock"] == {
+            "song_id": song(2), "track_id": track(2, 1), "tag": "rock", "score": 100,
+        }  # fmt: skip
+        assert tags[song(2), "pop"]["score"] == 30
+
+
+def test_the_pipeline_takes_what_is_written(files, tmp_path, capsys):
+    from components.journal import journal
+
+    out = tmp_path / "out"
+    imported(files, out)
+    sources = sources_in(out)
+    validation = validate(sources["plays"], sources["tracks"], None, tmp_path / "validation")
+    assert validation.summary.n_rejected_plays == validation.summary.n_rejected_tracks == 0
+    assert validation.summary.orphan_song_share == pytest.approx(1 / 9)
+    with journal("survey_data") as log:
+        fingerprint = survey(sources["plays"], sources["tracks"], sources["audio"], 0.0, log)
+    assert len(fingerprint) == 64
+    found = find_clips(sources["audio"], read_tracks(sources["tracks"]).tracks.track_of().items())
+    assert len(found.path_of) == 8
+    assert found.without_clip == (song(4),)
+
+
+@pytest.mark.parametrize("pack", ["gz", "zip"])
+def test_packed_text_gives_the_same(files, tmp_path, pack):
+    imported(files, tmp_path / "plain")
+    packed = {}
+    for name in ("triplets", "mismatches", "tracks", "song_to_tracks"):
+        packed[name] = Path(f"{files[name]}.{pack}")
+        if pack == "gz":
+            packed[name].write_bytes(gzip.compress(files[name].read_bytes()))
+        else:
+            with zipfile.ZipFile(packed[name], "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.write(files[name], files[name].name)
+                archive.writestr("__MACOSX/._" + files[name].name, b"\0")
+    imported({**files, **packed}, tmp_path / "packed")
+    for name in ("plays", "tracks", "tags"):
+        plain, unpacked = (
+            rows(tmp_path / kind / f"{name}.parquet") for kind in ("plain", "packed")
+        )
+        assert plain == unpacked
+
+
+def test_what_is_not_given_is_said(files, tmp_path, capsys):
+    command = ["million-song", "--triplets", str(files["triplets"]), "--out", str(tmp_path / "out")]
+    assert main([*command, "--song-to-tracks", str(files["song_to_tracks"])]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "clips: not given, so that nothing can be heard",
+        "tags: not given",
+        "--mismatches: not given, so there is no song left out as a wrong match",
+        "--summary: not given, so there is no artist id, release, year and duration",
+        "training needs clips too",
+    ):
+        assert line in printed
+    assert not (tmp_path / "out" / "tags.parquet").exists()
+    assert read_tracks(str(tmp_path / "out" / "tracks.parquet")).tracks.artist_id is None
+    assert main(command) == 2
+    assert "expected at least one of --tracks, --song-to-tracks" in capsys.readouterr().err
+
+
+def test_the_same_command_again_finds_it_done(files, tmp_path, capsys):
+    command = ["million-song", "--out", str(tmp_path / "out")]
+    for name, path in files.items():
+        command += ["--" + name.replace("_", "-"), str(path)]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert "python -m pipelines run train --data" in first
+    written = (tmp_path / "out" / "plays.parquet").stat().st_mtime_ns
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "out" / "plays.parquet").stat().st_mtime_ns == written
+    (Path(files["clips"]) / f"{track(4)}.flac").touch()
+    assert main(command) == 0
+    assert "12 files; 9 speak for a song" in capsys.readouterr().out
+
+
+def test_clips_in_a_store_are_named(files, tmp_path, capsys, s3):
+    bucket = s3.new_bucket()
+    for number in (0, 5):
+        s3.client.put_object(Bucket=bucket, Key=f"clips/{track(number)}.mp3", Body=b"ID3")
+    command = ["million-song", "--triplets", str(files["triplets"]), "--out", str(tmp_path / "out")]
+    command += ["--tracks", str(files["tracks"]), "--clips", f"s3://{bucket}/clips"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "clips: 2 files; 2 speak for a song" in printed
+    assert f"--set audio=s3://{bucket}/clips --out" in printed
+    assert not (tmp_path / "out" / "audio").exists()
+
+
+# -- broken lines ----------------------------------------------------------------------------------
+
+
+def test_broken_lines_are_set_aside_and_counted(files, tmp_path):
+    with files["triplets"].open("a") as file:
+        file.write(f"{'f' * 40}\t{song(0)}\t-3\nonly one field\n{'e' * 40}\t{song(0)}\t2")
+    with files["mismatches"].open("a") as file:
+        file.write("ERROR: nothing here\n")
+    with files["tracks"].open("ab") as file:
+        file.write(b"TRX<SEP>SOX<SEP>a<SEP>b\n")
+        file.write(f"{track(3)}<SEP>{song(3)}<SEP>Sigur R".encode() + b"\xf3s<SEP>\xc1g\n")
+    report = imported(files, tmp_path / "out", limits=ImportLimits(max_rejected_share=0.6))
+    assert report.files["triplets"] == {"n_rows": 243, "n_rejected": 2}
+    assert report.files["mismatches"]["n_rejected"] == 1
+    assert report.files["tracks"]["n_latin"] == 1
+    lines = (tmp_path / "out" / "rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[1] for line in lines[1:]] == ["2", "13", "241", "242"]
+    assert "expected a song and a track in angle brackets" in lines[1]
+    by_song = {row["song_id"]: row for row in rows(tmp_path / "out/tracks.parquet")}
+    assert by_song[song(3)]["artist_name"] == "Sigur Rós"
+    message = refused(files, tmp_path / "other")
+    assert "sid_mismatches.txt:2: expected a song" in message
+    assert "max_rejected_share allows 1.00%" in message
+
+
+def test_too_many_broken_lines_end_the_reading(files, tmp_path):
+    files["triplets"].write_text("a\tb\n" * 200)
+    message = refused(files, tmp_path / "out", limits=ImportLimits(1.0, max_rejected_rows=100))
+    assert "at least 100 more" in message
+
+
+def test_a_track_belongs_to_one_song(files, tmp_path):
+    with files["song_to_tracks"].open("a") as file:
+        file.write(f"{song(11)}\t{track(0)}\n")
+    report = imported(files, tmp_path / "out")
+    assert report.n_tracks_of_two_songs == 1
+    tracks = read_tracks(str(tmp_path / "out" / "tracks.parquet"))
+    assert tracks.duplicates == ()
+    assert tracks.tracks.track_of()[song(0)] == track(0)
+
+
+# -- files that can't be used ----------------------------------------------------------------------
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_triplets.txt", LINE * 400_000)
+    return path
+
+
+def archive_of(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, LINE)
+    return path
+
+
+def encrypted(path):
+    """An archive whose member says that it needs a password."""
+    data = bytearray(archive_of(path, "a.txt").read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def content(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda root: root / "absent.txt", "absent.txt, found none; check the path"),
+        (lambda root: root, "got a folder; name the file in it"),
+        (lambda root: content(root / "e", b""), "got an empty file"),
+        (lambda root: content(root / "b", b"\x00\x01" * 99), "got binary data"),
+        (lambda root: content(root / "g", gzip.compress(LINE.encode() * 999)[:-20]), "copy it"),
+        (lambda root: content(root / "z", b"PK\x03\x04 nothing"), "reading failed"),
+        (lambda root: archive_of(root / "two.zip", "a.txt", "b.txt"), "got 2 files; unpack it"),
+        (lambda root: encrypted(root / "e.zip"), "expected an archive without a password"),
+        (lambda root: bomb(root / "bomb.zip"), "expected it to unpack to at most"),
+        (lambda root: content(root / "l", b"x" * (1 << 26)), "got one of more than 32 MiB"),
+    ],
+    ids=[
+        "absent",
+        "folder",
+        "empty",
+        "binary",
+        "cut",
+        "no zip",
+        "two files",
+        "encrypted",
+        "bomb",
+        "endless",
+    ],
+)
+def test_unusable_triplets_are_told_in_a_sentence(files, tmp_path, make, sentence):
+    assert sentence in refused(files, tmp_path / "out", triplets=make(tmp_path))
+
+
+def test_an_archive_that_lies_about_its_size_is_stopped(files, tmp_path):
+    path = tmp_path / "liar.gz"
+    path.write_bytes(gzip.compress(LINE.encode() * 200_000, compresslevel=1))
+    message = refused(
+        files, tmp_path / "out", triplets=path, limits=ImportLimits(max_unpacked_bytes=1 << 22)
+    )
+    assert "at most 4,194,304 bytes, got more" in message
+
+
+def test_no_play_left_is_said(files, tmp_path):
+    files["triplets"].write_text(f"{'0' * 40}\t{song(1)}\t3\n")
+    assert "expected plays of songs that are no wrong matches" in refused(files, tmp_path / "out")
+
+
+def test_unusable_summaries_are_told_in_a_sentence(files, tmp_path):
+    text = content(tmp_path / "text.h5", b"no HDF5 at all")
+    assert "expected an HDF5 file" in refused(files, tmp_path / "out", summary=text)
+    absent = tmp_path / "absent.h5"
+    assert "found none; check the path" in refused(files, tmp_path / "out", summary=absent)
+    import h5py
+
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["metadata/songs"] = [1, 2, 3]
+    message = refused(files, tmp_path / "out", summary=tmp_path / "other.h5")
+    assert "expected a table /metadata/songs with song_id" in message
+    data = files["summary"].read_bytes()
+    cut = content(tmp_path / "cut.h5", data[: len(data) // 2])
+    assert "copy it again" in refused(files, tmp_path / "out", summary=cut)
+
+
+def test_rows_of_the_summary_are_judged(files, tmp_path):
+    good = (track(0).encode(), song(0).encode(), b"AR0", "Ärzte".encode(), b"T", b"R", 2001, 9.5)
+    cut = (track(5).encode(), song(5).encode(), b"AR5", "é".encode() * 512, b"T", b"R", -4, 0.0)
+    write_summary(
+        tmp_path / "s.h5",
+        rows=[good, (b"TR", song(1).encode(), b"", b"", b"", b"", 0, 1.0), cut],
+    )
+    report = imported(
+        files, tmp_path / "out", summary=tmp_path / "s.h5", tracks=None,
+        limits=ImportLimits(max_rejected_share=0.5),
+    )  # fmt: skip
+    assert report.files["summary"] == {"n_rows": 3, "n_rejected": 1, "n_latin": 0}
+    by_song = {row["song_id"]: row for row in rows(tmp_path / "out/tracks.parquet")}
+    assert (by_song[song(0)]["artist_name"], by_song[song(0)]["year"]) == ("Ärzte", 2001)
+    assert by_song[song(5)]["artist_name"] == "é" * 512
+    assert (by_song[song(5)]["year"], by_song[song(5)]["duration_seconds"]) == (0, None)
+
+
+def test_unusable_tags_are_told_in_a_sentence(files, tmp_path):
+    cases = [
+        (tmp_path / "absent.db", "expected tags at"),
+        (content(tmp_path / "text", b"pop rock"), "expected lastfm_tags.db, or a folder or zip"),
+        (content(tmp_path / "cut.db", files["lastfm_tags"].read_bytes()[:3000]), "reading failed"),
+        (content(tmp_path / "cut.zip", b"PK\x03\x04 nothing"), "a zip archive of JSON files"),
+        (archive_of(tmp_path / "no.zip", "README"), "expected a JSON file for each track"),
+    ]
+    for path, sentence in cases:
+        assert sentence in refused(files, tmp_path / "out", lastfm_tags=path)
+
+
+def test_broken_json_is_set_aside(files, tmp_path):
+    folder = tmp_path / "json"
+    write_json(folder)
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "long.json").write_text(" " * 5_000)
+    (folder / "list.json").write_text("[]")
+    (folder / "score.json").write_text(json.dumps({"track_id": track(0), "tags": [["x", "NaN"]]}))
+    limits = ImportLimits(max_rejected_share=0.5, max_json_bytes=200_000)
+    report = imported(files, tmp_path / "out", lastfm_tags=folder, limits=limits)
+    assert report.files["lastfm-tags"]["n_rejected"] == 4
+    limits = ImportLimits(max_rejected_share=0.5, max_json_bytes=4_000)
+    report = imported(files, tmp_path / "out", lastfm_tags=folder, limits=limits)
+    assert "expected at most 4,000 bytes" in (tmp_path / "out" / "rejected.tsv").read_text()
+
+
+def test_no_clip_is_said(files, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = refused(files, tmp_path / "out", clips=str(tmp_path / "empty"))
+    assert "expected a folder of clips named by track id" in message
+
+
+def test_someone_elses_audio_is_left_alone(files, tmp_path):
+    (tmp_path / "out" / "audio").mkdir(parents=True)
+    with pytest.raises(ConfigRejected, match="expected no folder"):
+        imported(files, tmp_path / "out")
+    # Unless it is what is given.
+    shutil.rmtree(tmp_path / "out" / "audio")
+    shutil.copytree(files["clips"], tmp_path / "out" / "audio")
+    imported(files, tmp_path / "out", clips=str(tmp_path / "out" / "audio"))
+    assert not (tmp_path / "out" / "audio").is_symlink()
+
+
+def test_another_run_in_the_same_folder_is_told(files, tmp_path):
+    (tmp_path / "out" / ".import").mkdir(parents=True)
+    with (
+        writer_lock(tmp_path / "out" / ".import" / "lock", 0),
+        pytest.raises(RegistryConflict, match="another process"),
+    ):
+        imported(files, tmp_path / "out")
+
+
+def test_a_full_disk_is_told_in_a_sentence(files, tmp_path, capsys):
+    command = ["million-song", "--out", str(tmp_path / "out")]
+    for name, path in files.items():
+        command += ["--" + name.replace("_", "-"), str(path)]
+    with full_disk(100):
+        assert main(command) == 1
+    assert "expected space on the disk" in capsys.readouterr().err
+    assert main(command) == 0
+
+
+# -- goes on ---------------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+from pathlib import Path
+from needledrop.datasets.million_song import MillionSongFiles, import_million_song
+import_million_song(
+    MillionSongFiles(Path(sys.argv[1]), song_to_tracks=Path(sys.argv[2])), Path(sys.argv[3]),
+    shard_bytes=1 << 18,
+)
+"""
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "zip"])
+def test_a_killed_run_goes_on(files, tmp_path, is_packed):
+    text = "".join(
+        f"{user:040x}\t{song(number)}\t{1 + user % 7}\n"
+        for user in range(12_000)
+        for number in range(8)
+    )
+    files["triplets"].write_text(text)
+    path = files["triplets"]
+    if is_packed:
+        path = tmp_path / "t.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(files["triplets"], "train_triplets.txt")
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", CHILD, path, files["song_to_tracks"], out]
+    run = subprocess.Popen(command)
+    while len(list(out.glob(".import/triplets-*"))) < 4 and run.poll() is None:
+        time.sleep(0.002)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    kept = {p: p.stat().st_mtime_ns for p in out.glob(".import/triplets-*/plays.parquet")}
+    assert 4 <= len(kept) < 26
+    assert not (out / "plays.parquet").exists()
+    subprocess.run(command, check=True)
+    assert all(p.stat().st_mtime_ns == moment for p, moment in kept.items())
+    reading = read_plays(str(out / "plays.parquet"))
+    assert reading.n_rows == 96_000
+    assert reading.n_duplicates == 0
+    assert reading.plays.n_plays == sum(8 * (1 + user % 7) for user in range(12_000))
+    assert json.loads((out / "join_report.json").read_text())["n_users"] == 12_000
+    assert not list(out.glob(".import/.*"))
+
+
+def test_a_changed_file_is_read_again(files, tmp_path):
+    imported(files, tmp_path / "out")
+    with files["triplets"].open("a") as file:
+        file.write(LINE.replace("0" * 40, "e" * 40))
+    report = imported(files, tmp_path / "out")
+    assert report.n_users == N_USERS + 1
+    names = [path.name.split("-0")[0] for path in (tmp_path / "out" / ".import").glob("[!l]*-*")]
+    assert len(names) == len(set(names))
