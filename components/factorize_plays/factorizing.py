@@ -15,7 +15,6 @@ from needledrop.page import Page
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 
-
 _SOLVERS = {"spark": "Spark's", "torch": "batched conjugate gradients"}
 
 
