@@ -99,18 +99,18 @@ def by_implicit(
     confidence: sparse.csr_matrix, config: WmfConfig, n_threads: int, by_gradients: bool
 ) -> tuple[tuple[float, float], float]:
     """Return seconds, processor-seconds, and the objective after the last iteration."""
-    model = AlternatingLeastSquares(
-        factors=config.n_factors,
-        regularization=config.regularization,
-        alpha=1.0,
-        iterations=N_ITERATIONS,
-        use_cg=by_gradients,
-        random_state=0,
-        num_threads=n_threads,
-    )
     seconds: list[float] = []
-    processor = time.process_time()
     with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=config.n_factors,
+            regularization=config.regularization,
+            alpha=1.0,
+            iterations=N_ITERATIONS,
+            use_cg=by_gradients,
+            random_state=0,
+            num_threads=n_threads,
+        )
+        processor = time.process_time()
         model.fit(
             confidence, show_progress=False, callback=lambda _n, took, _loss: seconds.append(took)
         )
@@ -143,7 +143,9 @@ def by_torch(
         users, songs, n_padded = learned.user_factors(), learned.song_factors(), learned.n_padded
     seconds = moments[-1]
     peak = megabytes("VmHWM") - before
-    stated = memory_bytes(*confidence.shape, config.n_factors, n_padded, n_longest, n_threads)
+    stated = memory_bytes(
+        *confidence.shape, config.n_factors, confidence.nnz, n_padded, n_longest, n_threads
+    )
     loss = wmf_loss(confidence, users, songs, config.regularization)
     reached = "reached" if loss <= target * (1 + 1e-7) else "NOT reached"
     print(

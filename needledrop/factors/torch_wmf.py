@@ -94,24 +94,32 @@ def learn_factors_by_torch(
 
 
 def memory_bytes(
-    n_users: int, n_songs: int, n_factors: int, n_padded: int, n_longest: int, n_threads: int
+    n_users: int,
+    n_songs: int,
+    n_factors: int,
+    n_pairs: int,
+    n_padded: int,
+    n_longest: int,
+    n_threads: int,
 ) -> int:
     """Return what factorising takes at its peak, beside the plays and the program itself.
 
     Both sides, the songs' last place, and either one side in the other coordinates or the result;
-    8 bytes for each entry of the batches; and for each thread a batch of a few vectors a row.
+    8 bytes for each entry of the batches, and 16 a pair while they are made; and for each thread a
+    batch and as much again.
 
     Args:
         n_users: U.
         n_songs: I.
         n_factors: k.
-        n_padded: entries of the batches of both sides; 5 to 10 % above twice the played pairs.
+        n_pairs: played pairs.
+        n_padded: entries of the batches of both sides; some per cent above twice the pairs.
         n_longest: entries of the longest row, such as the most popular song's listeners.
-        n_threads: of the CPU, or 1 on CUDA.
+        n_threads: of the CPU.
     """
     floats = n_factors * (2 * n_users + 3 * n_songs)
     of_batch = 2 * max(_FLOATS_AT_ONCE["cpu"], n_factors * n_longest, n_factors * _ROWS_AT_ONCE)
-    return 4 * (floats + n_threads * of_batch) + 8 * n_padded
+    return 4 * (floats + n_threads * of_batch) + 8 * n_padded + 16 * n_pairs
 
 
 @contextmanager
@@ -264,37 +272,46 @@ def _conjugate_gradients(
     """Improve the rows of a batch, (B, k) in place; return what they take off the objective.
 
     It is b^T x + r^T x summed over the rows, with the residual r = b - A x: the value of
-    2 b^T x - x^T A x without another product.
+    2 b^T x - x^T A x. Since b^T x is the sum of c times the scores Y'_u x, which every step moves
+    by what it has at hand, the objective takes no product of its own.
     """
     n_rows, n_entries = batch.columns.shape
     played = fixed.index_select(0, batch.columns.view(-1)).view(n_rows, n_entries, -1)
     extra = (batch.confidence - 1).clamp_(min=0)  # c - 1; 0 where a row is shorter
-
-    def product(vectors: torch.Tensor) -> torch.Tensor:
-        scores = _scores(played, vectors).mul_(extra)
-        return torch.bmm(scores[:, None], played)[:, 0].add_(vectors)
-
-    right = torch.bmm(batch.confidence[:, None], played)[:, 0]
-    residual = right - product(x)
+    scores = _scores(played, x)
+    residual = _sums(played, batch.confidence - extra * scores).sub_(x)
     direction = residual.clone()
     squared = _dot(residual, residual)
+    to_the_end = n_steps > _STEPS
+    right = _sums(played, batch.confidence) if to_the_end else residual
     enough = _dot(right, right) * _RESIDUAL_AT_THE_END**2
     for step in range(n_steps):
-        moved = product(direction)
+        moved_scores = _scores(played, direction)
+        moved = _sums(played, extra * moved_scores).add_(direction)
         length = squared / (_dot(direction, moved) + _TINY)
         x.addcmul_(length, direction)
+        scores.addcmul_(length, moved_scores)
         residual.addcmul_(length, moved, value=-1)
         if step + 1 < n_steps:
             before, squared = squared, _dot(residual, residual)
-            if n_steps > _STEPS and bool((squared <= enough).all()):
+            if to_the_end and bool((squared <= enough).all()):
                 break
             direction.mul_(squared / (before + _TINY)).add_(residual)
-    return float((x * (right + residual)).sum(dtype=torch.float64))
+    gain = (batch.confidence * scores).sum(dtype=torch.float64)
+    return float(gain + (residual * x).sum(dtype=torch.float64))
 
 
 def _scores(played: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Return (B, n), the products of (B, n, k) with a vector a row, (B, k)."""
+    """Return (B, n), the products of (B, n, k) with a vector a row, (B, k).
+
+    The same as a product with a column each would run at a tenth of the speed (MKL's, 2 cores).
+    """
     return torch.bmm(vectors[:, None], played.transpose(1, 2))[:, 0]
+
+
+def _sums(played: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return (B, k), the rows of (B, n, k) summed with weights, (B, n)."""
+    return torch.bmm(weights[:, None], played)[:, 0]
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
