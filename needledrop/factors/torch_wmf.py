@@ -106,7 +106,8 @@ def memory_bytes(
 
     Both sides, the songs' last place, and either one side in the other coordinates or the result;
     8 bytes for each entry of the batches, and 16 a pair while they are made; and for each thread a
-    batch and as much again.
+    batch and as much again. The C library's allocator keeps some of what was given back: measured
+    were 6 % above this at 50 factors, and 53 % at 400 factors of fewer listeners.
 
     Args:
         n_users: U.
