@@ -1,4 +1,4 @@
-"""The factorisation by implicit and by Spark, side by side on the same plays and the same split.
+"""The factorisation by implicit, torch and Spark, side by side on the same plays and split.
 
     python benchmarks/wmf_engines.py DATA [--n-factors 50] [--regularization 100] [--seeds 0 1 2]
 
@@ -18,6 +18,7 @@ import numpy as np
 from machine import machine
 
 from needledrop.factors.spark_wmf import learn_factors_on_spark, spark_session
+from needledrop.factors.torch_wmf import learn_factors_by_torch
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.split import SplitConfig, split_songs
 from needledrop.plays.triplets import Plays, read_plays
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--regularization", type=float, default=100.0)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--master", default="local[*]")
+    parser.add_argument("--without-spark", action="store_true")
     options = parser.parse_args()
     plays = read_plays(sources_in(options.data)["plays"]).plays
     songs = plays.song_ids.tolist()
@@ -45,10 +47,13 @@ def main() -> None:
         f"{len(known.song_ids):,} songs; {len(held_out.song_ids):,} songs held out\n"
     )
     print(f"{'engine':<10}{'seed':>5}{'objective':>14}{'mAP@500':>10}{'AUC':>8}{'seconds':>9}")
-    for seed in options.seeds:
-        started = time.monotonic()
-        factors = learn_factors(known, replace(config, seed=seed))
-        _print_row("implicit", factors, held_out, time.monotonic() - started)
+    for engine, learn in (("implicit", learn_factors), ("torch", learn_factors_by_torch)):
+        for seed in options.seeds:
+            started = time.monotonic()
+            factors = learn(known, replace(config, seed=seed))
+            _print_row(engine, factors, held_out, time.monotonic() - started)
+    if options.without_spark:
+        return
     with tempfile.TemporaryDirectory() as folder:
         plays.save(Path(folder) / "plays")
         started = time.monotonic()

@@ -116,7 +116,7 @@ def train_pipeline(
         regularization: lambda of the factorisation.
         n_als_iterations: pairs of half-steps of alternating least squares.
         als_solver: cholesky, exact; or cg, faster from about a hundred factors on; implicit's.
-        wmf_engine: implicit, in memory; or spark, for plays beyond one machine's memory.
+        wmf_engine: implicit or torch, in memory; or spark, for plays beyond one machine's memory.
         n_spark_executors: of the SparkApplication that factorises with spark on a cluster; 0, or a
             run on one machine, runs Spark in the step.
         confidence_alpha: how strongly a play count speaks.

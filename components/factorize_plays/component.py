@@ -33,7 +33,7 @@ def factorize_plays(
         regularization: lambda.
         n_als_iterations: pairs of half-steps.
         als_solver: cholesky or cg; of implicit.
-        wmf_engine: implicit, in memory; or spark.
+        wmf_engine: implicit or torch, in memory; or spark.
         confidence_alpha: how strongly a play count speaks.
         confidence_epsilon: what play counts are measured against.
         factors_seed: of the first factors.

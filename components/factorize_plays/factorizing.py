@@ -15,6 +15,8 @@ from needledrop.page import Page
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 
+_SOLVERS = {"spark": "Spark's", "torch": "batched conjugate gradients"}
+
 
 def factorize(
     find_plays: Callable[[], Path],
@@ -57,13 +59,23 @@ def factorize(
 def _learn_here(
     find_plays: Callable[[], Path], known: list[str], config: WmfConfig, journal: Journal
 ) -> tuple[Factors, NDArray[np.int64]]:
-    """Learn by implicit; return the factors, and how many listeners each song has."""
+    """Learn in this process; return the factors, and how many listeners each song has."""
     plays = Plays.load(find_plays()).of_songs(known)
+    learn = _learner_of(config.engine)
     with journal.progress("ALS iterations", config.n_iterations, "iteration") as advance:
-        factors = learn_factors(
+        factors = learn(
             plays, config, on_iteration=lambda n, loss: advance(n + 1, f"objective {loss:,.0f}")
         )
     return factors, np.bincount(plays.user_song.indices, minlength=len(plays.song_ids))
+
+
+def _learner_of(engine: str) -> Callable[..., Factors]:
+    if engine == "implicit":
+        return learn_factors
+    # torch takes two seconds to import.
+    from needledrop.factors.torch_wmf import learn_factors_by_torch
+
+    return learn_factors_by_torch
 
 
 def _learn_on_spark(
@@ -116,7 +128,7 @@ def _page(factors: Factors, n_listeners: NDArray[np.int64]) -> Page:
             ["alpha", f"{config.confidence.alpha:g}"],
             ["epsilon", f"{config.confidence.epsilon:g}"],
             ["engine", config.engine],
-            ["solver", config.solver if config.engine == "implicit" else "Spark's"],
+            ["solver", _SOLVERS.get(config.engine, config.solver)],
             ["seed", config.seed],
         ],
     )

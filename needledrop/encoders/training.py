@@ -246,16 +246,18 @@ def kept_epoch(history: Sequence[Epoch], config: TrainingConfig) -> Epoch:
     return history[max(scores, key=scores.__getitem__)] if scores else history[-1]
 
 
-def torch_device(name: str) -> torch.device:
+def torch_device(name: str, setting: str = "training.device") -> torch.device:
     """Return the device that ``auto``, ``cpu`` or ``cuda`` means here.
+
+    Args:
+        name: one of the three.
+        setting: what the error calls it.
 
     Raises:
         ConfigRejected: CUDA is asked for and not there.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigRejected(
-            "training.device: expected a CUDA device, found none; set training.device=auto"
-        )
+        raise ConfigRejected(f"{setting}: expected a CUDA device, found none; set {setting}=auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

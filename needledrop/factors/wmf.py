@@ -41,11 +41,12 @@ class WmfConfig:
         n_factors: k.
         regularization: lambda.
         n_iterations: pairs of half-steps.
-        solver: ``cholesky`` solves each half-step exactly; ``cg`` takes three warm-started
-            conjugate-gradient steps, which is faster from about a hundred factors on.
+        solver: of implicit: ``cholesky`` solves each half-step exactly; ``cg`` takes three
+            warm-started conjugate-gradient steps, which is faster from about a hundred factors on.
         seed: of the factors that the first half-step starts from.
         confidence: how play counts become confidence.
-        engine: ``implicit``, in this process's memory; or ``spark`` (spark_wmf.py).
+        engine: ``implicit``, in this process's memory; ``torch`` (torch_wmf.py), likewise, faster
+            and on a GPU where there is one; or ``spark`` (spark_wmf.py).
     """
 
     n_factors: int = 50
@@ -67,8 +68,10 @@ class WmfConfig:
             raise ConfigRejected(f"wmf.n_iterations: expected 1 to 1000, got {self.n_iterations}")
         if self.solver not in ("cholesky", "cg"):
             raise ConfigRejected(f"wmf.solver: expected cholesky or cg, got {self.solver!r}")
-        if self.engine not in ("implicit", "spark"):
-            raise ConfigRejected(f"wmf.engine: expected implicit or spark, got {self.engine!r}")
+        if self.engine not in ("implicit", "torch", "spark"):
+            raise ConfigRejected(
+                f"wmf.engine: expected implicit, torch or spark, got {self.engine!r}"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ deciles taken as one group.
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -40,13 +41,15 @@ def popularity_deciles(
     return decile
 
 
-def figures_of_users(scores: Floats, plays: sparse.csr_matrix, decile_of_song: Indices) -> Figures:
+def figures_of_users(
+    scores: Floats | torch.Tensor, plays: sparse.csr_matrix, decile_of_song: Indices
+) -> Figures:
     """Return all figures of a block of users, (B, G) float64, NaN for those that a user lacks.
 
     The columns are ``METRICS``, then mAP@500 of the ten deciles, then AUC of the ten deciles.
 
     Args:
-        scores: (B, I).
+        scores: (B, I), on the CPU or on a torch device.
         plays: (B, I) csr; stored entries are the relevant songs.
         decile_of_song: (I,) in 0..9.
     """

@@ -66,6 +66,16 @@ class FactorScores:
         self._distinct_factors, self._distinct_of_song = distinct_rows(songs)
 
     @property
+    def user_factors(self) -> Floats:
+        """(U, k)."""
+        return self._user_factors
+
+    @property
+    def song_factors(self) -> Floats:
+        """(I, k)."""
+        return self._distinct_factors[self._distinct_of_song]
+
+    @property
     def n_users(self) -> int:
         """U."""
         return len(self._user_factors)

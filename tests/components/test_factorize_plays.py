@@ -71,8 +71,10 @@ def factorized(
     return Factors.load(out / "factors"), journal
 
 
-@pytest.mark.parametrize("engine", ["implicit", pytest.param("spark", marks=pytest.mark.engines)])
-def test_on_one_machine_either_engine_works_in_the_step(engine, world, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "engine", ["implicit", "torch", pytest.param("spark", marks=pytest.mark.engines)]
+)
+def test_on_one_machine_every_engine_works_in_the_step(engine, world, monkeypatch, capsys):
     for name, value in TWO_CORES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(POD_NAME, raising=False)
@@ -110,9 +112,23 @@ def test_a_spark_application_leaves_what_spark_in_the_step_does(world, api, monk
     assert not [path for path in handed_over if TOKEN.encode() in path.read_bytes()]
 
 
-def test_in_a_pod_implicit_stays_in_the_step(world, api):
-    factorized(world, "here", CONFIG)
+@pytest.mark.parametrize("engine", ["implicit", "torch"])
+def test_in_a_pod_what_fits_into_memory_stays_in_the_step(engine, world, api):
+    factorized(world, "here", replace(CONFIG, engine=engine))
     assert api.log == []
+
+
+def test_torch_and_implicit_learn_the_same_from_the_same_plays(world):
+    asked = replace(CONFIG, n_iterations=60, regularization=20.0)  # one optimum alone
+    theirs, _ = factorized(world, "implicit", asked)
+    ours, _ = factorized(world, "torch", replace(asked, engine="torch"))
+    assert ours.losses[-1] == pytest.approx(theirs.losses[-1], rel=1e-4)
+    assert ours.user_ids.tolist() == theirs.user_ids.tolist()
+
+
+def test_an_engine_that_there_is_not_is_refused():
+    with pytest.raises(ConfigRejected, match="implicit, torch or spark, got 'abacus'"):
+        WmfConfig(engine="abacus")
 
 
 def test_other_settings_are_another_application(world, api):

@@ -1,15 +1,18 @@
 """The whole evaluation on toy worlds, against loops over the definitions."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from implicit.cpu.matrix_factorization_base import MatrixFactorizationBase
 from implicit.evaluation import ranking_metrics_at_k
 from scipy import sparse
 
 from needledrop.errors import ArtifactBroken, ConfigRejected, FactorsRejected, ShapeMismatch
 from needledrop.ranking import evaluate as evaluate_module
+from needledrop.ranking.device_scores import DeviceScores
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from needledrop.ranking.per_user import popularity_deciles
 from needledrop.ranking.report import METRICS, Report
@@ -351,3 +354,55 @@ def test_a_progress_bar_goes_to_stderr_when_asked(world, capsys):
     shown = capsys.readouterr()
     assert "ranking" in shown.err
     assert shown.out == ""
+
+
+def test_scores_on_a_device_rank_as_the_others_do_twins_included():
+    generator = np.random.default_rng(2)
+    users, songs = generator.normal(size=(70, 9)), generator.normal(size=(150, 9))
+    songs[40:90] = songs[3]
+    relevant = sparse.csr_matrix(generator.random((70, 150)) < 0.1)
+    ids = [f"SO{number}" for number in range(150)]
+    plain = FactorScores(users, songs)
+    there = DeviceScores(plain, torch.device("cpu"))
+    np.testing.assert_allclose(there.rows(np.arange(70)), plain.block(0, 70), rtol=1e-5)
+    report = evaluate({"cnn": plain}, relevant, ids, np.arange(150), QUICK)
+    again = evaluate({"cnn": there}, relevant, ids, np.arange(150), QUICK)
+    for metric in METRICS:
+        one, other = report.models["cnn"].metrics[metric], again.models["cnn"].metrics[metric]
+        assert other.mean == pytest.approx(one.mean, abs=1e-6)
+    assert again.models["cnn"].coverage == report.models["cnn"].coverage
+
+
+def test_a_device_that_is_not_there_is_refused_by_its_own_name():
+    with pytest.raises(ConfigRejected, match=r"evaluation.device: expected auto, cpu or cuda"):
+        EvaluationConfig(device="abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigRejected, match=r"set evaluation.device=auto"):
+            evaluate(
+                {"cnn": FactorScores(np.eye(2), np.eye(2))},
+                sparse.csr_matrix(np.eye(2)),
+                ["a", "b"],
+                np.ones(2),
+                EvaluationConfig(device="cuda"),
+            )
+
+
+def test_memory_is_flat_in_the_number_of_users():
+    # Of 2,000 songs: all scores of 2,000 and of 8,000 users at once would take 16 and 64 MB.
+    def peak(n_users):
+        generator = np.random.default_rng(0)
+        users = generator.normal(size=(n_users, 4)).astype(np.float32)
+        songs = generator.normal(size=(2000, 4)).astype(np.float32)
+        relevant = sparse.csr_matrix(
+            (np.ones(n_users), (np.arange(n_users), generator.integers(0, 2000, n_users))),
+            shape=(n_users, 2000),
+        )
+        ids = [f"SO{number}" for number in range(2000)]
+        config = EvaluationConfig(n_resamples=100, n_sampled_users=50, n_threads=1)
+        tracemalloc.start()
+        evaluate({"cnn": FactorScores(users, songs)}, relevant, ids, np.ones(2000), config)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(8000) < 1.5 * peak(2000) + (1 << 20)

@@ -4,21 +4,22 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from needledrop.errors import FactorsRejected, ShapeMismatch
-from needledrop.ranking import metrics
+from needledrop.ranking import counting, metrics
 
 
-def placed(scores, relevant):
+def placed(scores, relevant, as_scores=np.asarray):
     """Placements of a dense (B, I) boolean relevance."""
     plays = sparse.csr_matrix(relevant)
     return metrics.placements_of_relevant(
-        np.asarray(scores, dtype=np.float32),
+        as_scores(np.asarray(scores, dtype=np.float32)),
         plays.indptr.astype(np.int64),
         plays.indices.astype(np.int64),
     )
@@ -66,11 +67,19 @@ def test_all_metrics_match_their_definitions_under_many_ties(by_definition, worl
             assert auc[user] == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.fixture(params=["sorting", "comparing"])
+WAYS = {"one sort": (1 << 40, 0), "a row sorted": (0, 0), "compared": (0, 1 << 40)}
+
+
+@pytest.fixture(params=[*WAYS, "on a device"])
 def way_of_counting(request, monkeypatch):
-    always = request.param == "comparing"
-    monkeypatch.setattr(metrics, "_COUNTING_FROM_SONGS", 0 if always else 1 << 40)
-    monkeypatch.setattr(metrics, "_COUNTING_UP_TO_RELEVANT", 1 << 40)
+    """Counts always one way; returns what makes scores into what that way takes."""
+    if request.param == "on a device":
+        monkeypatch.setattr(counting, "_COMPARED_AT_ONCE", 3000)  # several pieces
+        return torch.from_numpy
+    from_songs, up_to_relevant = WAYS[request.param]
+    monkeypatch.setattr(counting, "_ROW_BY_ROW_FROM_SONGS", from_songs)
+    monkeypatch.setattr(counting, "_COMPARED_UP_TO_RELEVANT", up_to_relevant)
+    return np.asarray
 
 
 @pytest.mark.parametrize("n_songs", [1, 2, 3, 63, 64, 65, 1000])
@@ -79,7 +88,7 @@ def test_ranks_and_auc_at_every_kind_of_row_length(n_songs, n_values, way_of_cou
     generator = np.random.default_rng(n_songs * 10 + n_values)
     scores = generator.integers(0, n_values, (20, n_songs)).astype(np.float32)
     relevant = generator.random((20, n_songs)) < 0.2
-    got = placed(scores, relevant)
+    got = placed(scores, relevant, way_of_counting)
     rank_of = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
     assert np.array_equal(got.rank, rank_of[got.user, got.song])
     assert np.array_equal(np.sort(got.user * n_songs + got.song), np.flatnonzero(relevant))
@@ -116,27 +125,38 @@ def test_the_divisor_of_average_precision_stops_at_the_cutoff():
     assert metrics.normalised_gain(got.user, got.rank, 1, 500)[0] == pytest.approx(1.0)
 
 
-def test_many_songs_with_few_relevant_ones_are_counted_the_other_way(monkeypatch):
-    def refuse(*arrays):
-        raise AssertionError("sorted")
+@given(tied_worlds())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_counts_are_those_of_brute_force_bit_for_bit_under_many_ties(way_of_counting, world):
+    scores, relevant, _ = world
+    user, song = np.nonzero(relevant)
+    got = counting.counts_of_relevant(way_of_counting(scores), user, song)
+    for pair, (u, s) in enumerate(zip(user, song, strict=True)):
+        row = scores[u].tolist()
+        assert got.n_higher[pair] == sum(value > row[s] for value in row)
+        assert got.n_equal[pair] == sum(value == row[s] for value in row)
+        assert got.n_before[pair] == sum(value == row[s] for value in row[:s])
 
-    monkeypatch.setattr(metrics, "_counted_by_sorting", refuse)
-    scores = np.random.default_rng(0).normal(size=(3, 9000)).astype(np.float32)
-    relevant = np.zeros((3, 9000), dtype=bool)
-    relevant[:, :5] = True
+
+def test_a_listener_of_very_many_songs_among_listeners_of_few_is_counted_alike():
+    # 9,000 songs go row by row; two of the rows are sorted, the others compared.
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 4000, (5, 9000)).astype(np.float32)
+    relevant = generator.random((5, 9000)) < np.array([[0.0], [0.0005], [0.5], [0.001], [0.02]])
     got = placed(scores, relevant)
-    expected = [
-        1 + (scores[user] > scores[user, song]).sum() for user in range(3) for song in range(5)
-    ]
-    assert sorted(got.rank + 10_000 * got.user) == sorted(
-        np.array(expected) + 10_000 * np.repeat(np.arange(3), 5)
-    )
-    with pytest.raises(AssertionError, match="sorted"):
-        placed(scores, np.ones((3, 9000), dtype=bool))
+    rank_of = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
+    assert np.array_equal(got.rank, rank_of[got.user, got.song])
+    for user in range(1, 5):
+        others = scores[user, ~relevant[user]]
+        for pair in np.flatnonzero(got.user == user)[:40]:
+            value = scores[user, got.song[pair]]
+            assert got.twice_wins[pair] == 2 * (others < value).sum() + (others == value).sum()
 
 
 def test_many_tied_positives_are_counted_in_memory_sized_pieces(monkeypatch):
-    monkeypatch.setattr(metrics, "_TIED_SCORES_AT_ONCE", 1000)
+    monkeypatch.setattr(counting, "_TIED_SCORES_AT_ONCE", 1000)
     generator = np.random.default_rng(2)
     scores = np.zeros((7, 300), dtype=np.float32)
     relevant = generator.random((7, 300)) < 0.4
@@ -162,7 +182,7 @@ def test_scores_that_are_not_finite_are_refused(broken, way_of_counting):
     scores = np.zeros((3, 9), dtype=np.float32)
     scores[1, 4] = broken
     with pytest.raises(FactorsRejected, match="1 of 3 users"):
-        placed(scores, np.ones((3, 9), dtype=bool))
+        placed(scores, np.ones((3, 9), dtype=bool), way_of_counting)
 
 
 def test_relevance_of_another_shape_is_refused():
