@@ -307,6 +307,7 @@ def test_options_that_do_not_go_together(
         Access.from_files(None, keys and str(tmp_path / keys), audience, None)
 
 
+@pytest.mark.long
 def test_a_server_that_would_take_anyones_tokens_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_text(json.dumps(JWKS))
     start = ("--registry", str(tmp_path), "--host", "127.0.0.1", "--no-grpc", "--http-port", "0")

@@ -285,6 +285,7 @@ def test_a_line_of_the_log_names_its_trace(traced: Traced) -> None:
 # --- a collector that isn't there ----------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_collector_that_is_away_harms_nobody(tmp_path: Path, registry_root: Path) -> None:
     server = Server(
         registry_root, tmp_path, "--no-grpc",

@@ -121,6 +121,7 @@ def grpc_trickle(server: Server, open_ones: ExitStack) -> socket.socket:
     return connection
 
 
+@pytest.mark.long
 def test_calls_that_trickle_keep_nobody_out_of_grpc(narrow: Server, wav: bytes) -> None:
     before = narrow.metric("needledrop_errors_total", kind="slow_upload")
     with ExitStack() as open_ones:
