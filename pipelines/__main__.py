@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace) -> int:
     values = checked(values, known)
     sources = [name for name in SOURCES if name in known]
     if options.data:
-        values = {**sources_in(options.data, sources), **values}
+        still_wanted = [name for name in sources if not values.get(name)]
+        values |= sources_in(options.data, still_wanted)
     if missing := [name for name in sources if not values.get(name)]:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 

@@ -27,9 +27,14 @@ def sources_in(folder: Path, wanted: Collection[str] = SOURCES) -> dict[str, str
     if not folder.is_dir():
         names = " and ".join(", ".join(one for one in SOURCES if one in wanted).rsplit(", ", 1))
         raise InputError(f"--data {folder}: expected a folder with {names}")
-    if not (folder / "audio").is_dir():
-        raise InputError(f"--data {folder}: expected a folder of clips named audio in it")
-    sources = {"audio": str((folder / "audio").resolve())}
+    sources = {}
+    if "audio" in wanted:
+        if not (folder / "audio").is_dir():
+            raise InputError(
+                f"--data {folder}: expected a folder of clips named audio in it; name another with "
+                "--set audio=PATH"
+            )
+        sources["audio"] = str((folder / "audio").resolve())
     for what, names in (("plays", _PLAYS), ("tracks", _TRACKS)):
         if what in wanted:
             sources[what] = _first(folder, names, what)
