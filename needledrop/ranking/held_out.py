@@ -15,13 +15,13 @@ from scipy import sparse
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import Encoder
+from needledrop.encoders.model import Listeners, Model, NewSongs
 from needledrop.errors import InputError
 from needledrop.factors.wmf import Factors
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.metrics import average_precision, placements_of_relevant
 from needledrop.ranking.report import CUTOFF
-from needledrop.ranking.scores import FactorScores
+from needledrop.ranking.scores import FactorScores, Scores
 
 _USERS_AT_ONCE = 1024
 
@@ -104,13 +104,19 @@ class HeldOutSongs:
             precision.append(average_precision(placed.user, placed.rank, len(block), CUTOFF))
         return float(np.mean(np.concatenate(precision)))
 
-    def scores_of(self, encoder: Encoder) -> FactorScores:
-        """Return the encoder's scores: users' factors times what it hears in the clips."""
-        return FactorScores(self.factors.user_factors, encoder.factors(self.clips))
+    @property
+    def new_songs(self) -> NewSongs:
+        """What models are asked to score."""
+        return NewSongs(self.clips, self.plays)
 
-    def scores_of_usage(self) -> FactorScores:
-        """Return the oracle's scores: the songs folded in from the very plays to be predicted."""
-        return FactorScores(self.factors.user_factors, self.factors.fold_in_songs(self.plays))
+    def scores_of(self, model: Model, known_plays: Plays) -> Scores:
+        """Return a model's scores.
+
+        Args:
+            model: any of them, the oracle too.
+            known_plays: of the songs that the factors know, by the same users.
+        """
+        return model.scores(Listeners(self.factors, known_plays), self.new_songs)
 
     def scores_of_champion(self, champion: Bundle, training_plays: Plays) -> FactorScores:
         """Return the scores of a bundle that lives in another space.
