@@ -63,6 +63,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "masked_bands": (TrainingConfig, "masked_bands"),
     "min_epochs": (TrainingConfig, "min_epochs"),
     "patience_epochs": (TrainingConfig, "patience_epochs"),
+    "objective": (TrainingConfig, "objective"),
     "training_seed": (TrainingConfig, "seed"),
     "device": (TrainingConfig, "device"),
     "n_training_nodes": (LaunchConfig, "n_nodes"),
