@@ -6,6 +6,7 @@
     ├── InputError              what came from outside is not what the contract promises
     │   ├── PlaysRejected       a plays file is unreadable, or too many of its rows are broken
     │   ├── TracksRejected      a tracks file is unreadable, or lacks what is asked of it
+    │   ├── TagsRejected        a tags file is unreadable, or too many of its rows are broken
     │   ├── ClipRejected        a clip is no audio, too short, too long, silent or empty
     │   └── ConfigRejected      an unknown key, a wrong type, a value out of range
     ├── SplitLeakage            a held-out song (or its artist) is among the training songs
@@ -39,6 +40,10 @@ class PlaysRejected(InputError):
 
 class TracksRejected(InputError):
     """A tracks file is unreadable, or lacks a column or a value that is asked of it."""
+
+
+class TagsRejected(InputError):
+    """A tags file is unreadable, lacks a column, or too many of its rows are broken."""
 
 
 class ClipRejected(InputError):

@@ -5,7 +5,7 @@ Validation while training and the test at the end are the same question over dif
 Shapes: U users, n held-out songs, k factors.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,17 @@ class HeldOutSongs:
             n_users: a seeded sample of so many users at most, so that it stays fast.
             seed: of the sample.
         """
+        return self._precision(
+            lambda block: self.factors.user_factors[block] @ song_factors.T, n_users, seed
+        )
+
+    def precision_of_scores(self, scores: Scores, *, n_users: int = 20_000, seed: int = 0) -> float:
+        """Return mAP@500 of scores (U, n), over the same listeners."""
+        return self._precision(scores.rows, n_users, seed)
+
+    def _precision(
+        self, rows: Callable[[NDArray[np.int64]], NDArray[np.float32]], n_users: int, seed: int
+    ) -> float:
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         if len(users) > n_users:
             users = np.sort(np.random.default_rng(seed).choice(users, n_users, replace=False))
@@ -97,7 +108,7 @@ class HeldOutSongs:
             block = users[start : start + _USERS_AT_ONCE]
             played = self.relevant[block]
             placed = placements_of_relevant(
-                self.factors.user_factors[block] @ song_factors.T,
+                rows(block),
                 played.indptr.astype(np.int64),
                 played.indices.astype(np.int64),
             )
