@@ -26,7 +26,7 @@ from needledrop.encoders.training import (
     seeded_initialisation,
     train,
 )
-from needledrop.errors import InputError
+from needledrop.errors import FactorsRejected, InputError
 
 Fitted = tuple[Model, dict[str, float]]
 
@@ -183,7 +183,13 @@ def _train(
     def validation_map(trained: nn.Module) -> float:
         nonlocal begun
         begun = True
-        return held_out.mean_average_precision(encoder_of(trained).factors(held_out.clips))
+        factors = encoder_of(trained).factors(held_out.clips)
+        if not np.isfinite(factors).all():
+            raise FactorsRejected(
+                f"{request.key}: expected finite factors, got NaN or infinity in training with the "
+                f"learning rate {training.learning_rate:g}; lower it"
+            )
+        return held_out.mean_average_precision(factors)
 
     with journal.progress(f"{request.key}, epochs", training.n_epochs, "epoch") as advance:
 

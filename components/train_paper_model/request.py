@@ -1,6 +1,6 @@
 """What one training of the paper's models is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from needledrop.encoders.cnn import CnnConfig
@@ -36,6 +36,19 @@ class PaperRequest:
     def key(self) -> str:
         """The training as it was asked for, such as ``cnn_mse#0``."""
         return f"{self.model}#{self.seed}"
+
+    def used_settings(self) -> dict[str, Any]:
+        """Return what this model depends on; other models' settings don't train it anew."""
+        used = {
+            "mlr": ("mlr",),
+            "linear": (),
+            "mlp": ("mlp",),
+            "cnn_mse": ("training", "cnn"),
+            "cnn_wpe": ("training", "cnn"),
+            "cnn2014": ("training_2014", "cnn2014"),
+        }
+        names = ("model", "seed", *used[self.model])
+        return {name: one for name, one in asdict(self).items() if name in names}
 
     @classmethod
     def of(cls, key: str, **settings: Any) -> "PaperRequest":

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from components.journal import Journal
@@ -33,7 +32,7 @@ def train_or_take(
     journal: Journal,
 ) -> None:
     """Write the model and the record of its training; finished ones are kept in the workspace."""
-    settings = asdict(request)
+    settings = request.used_settings()
     name = fingerprint_of_json([material.fingerprint, settings, fingerprint_of_code()])[:16]
     finished = place_at(below(workspace, "paper_models"))
     if name not in finished.folders():

@@ -33,6 +33,8 @@ from needledrop.encoders.processes import Processes, joined_processes
 from needledrop.errors import ConfigRejected, InputError
 from needledrop.storage.opening import place_and_name
 
+_LARGEST_GRADIENT = 1.0
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -56,7 +58,8 @@ class TrainingConfig:
         patience_epochs: training stops when the validation score has not risen for so long.
         objective: ``mse``, the squared error of the factors; or ``wpe``, the weighted error of what
             listeners play (needledrop/encoders/objectives.py).
-        optimizer: ``adamw``; or ``nesterov``, gradient descent with Nesterov momentum.
+        optimizer: ``adamw``; or ``nesterov``, gradient descent with Nesterov momentum, whose
+            gradients are cut at norm 1: a network without normalisation else runs off to NaN.
         seed: of everything random.
         device: ``auto`` takes CUDA where it is there.
     """
@@ -312,6 +315,8 @@ class _RunState:
 
     def step(self) -> None:
         """Take an optimiser's step and let the average follow."""
+        if self._config.optimizer == "nesterov":
+            nn.utils.clip_grad_norm_(self._network.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         self._average.update_parameters(self._network)
 

@@ -186,7 +186,12 @@ class SplitResult:
         try:
             if content.pop("format") != FORMAT:
                 raise ValueError("another format")
-            models = {name: _model_from_json(one) for name, one in content["models"].items()}
+            # JSON is written with sorted keys; the tables go by TITLES.
+            models = {
+                name: _model_from_json(content["models"][name])
+                for name in TITLES
+                if name in content["models"]
+            }
             differences = {pair: OverSeeds(**one) for pair, one in content["differences"].items()}
             return cls(**{**content, "models": models, "differences": differences})
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -22,8 +22,6 @@ def material(tmp_path_factory) -> Material:
     ids = world.store.song_ids
     known = ids[: N_TRAINING + 16]
     store = world.store
-    # The windows of this world are shorter than the front end's own.
-    store.frontend = replace(store.frontend, window_seconds=0.9)
     factors = learn_factors(world.plays.of_songs(known.tolist()), world.factors.config)
     table = TrainingTable(
         known,

@@ -85,7 +85,7 @@ class PaperWorld:
 
 def paper_world(folder) -> PaperWorld:
     generator = np.random.default_rng(0)
-    frontend = FrontendConfig()
+    frontend = FrontendConfig(window_seconds=0.9)
     taste = generator.normal(size=(N_SONGS, N_FACTORS)).astype(np.float32)
     log_mel = generator.normal(1.0, 0.2, (N_SONGS, N_FRAMES, frontend.n_mels))
     mfcc = generator.normal(size=(N_SONGS, N_FRAMES, 13))
