@@ -192,7 +192,12 @@ class SplitResult:
                 for name in TITLES
                 if name in content["models"]
             }
-            differences = {pair: OverSeeds(**one) for pair, one in content["differences"].items()}
+            pairs = [f"{a} - {b}" for a, b in COMPARED]
+            differences = {
+                pair: OverSeeds(**content["differences"][pair])
+                for pair in pairs
+                if pair in content["differences"]
+            }
             return cls(**{**content, "models": models, "differences": differences})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactBroken(

@@ -35,7 +35,7 @@ from needledrop.encoders.training import (
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
 
-N_SONGS, N_TRAINING, N_USERS, N_FACTORS, N_FRAMES = 96, 64, 160, 3, 60
+N_SONGS, N_TRAINING, N_USERS, N_FACTORS, N_FRAMES = 96, 64, 160, 3, 120
 WINDOW_FRAMES = 40
 LEARNED = ("mlr", "linear", "mlp", "cnn", "cnn_wpe", "cnn2014")
 NAMES = ("random", *LEARNED, "oracle")
