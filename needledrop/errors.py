@@ -7,6 +7,7 @@
     │   ├── PlaysRejected       a plays file is unreadable, or too many of its rows are broken
     │   ├── TracksRejected      a tracks file is unreadable, or lacks what is asked of it
     │   ├── DatasetRejected     a published dataset's file is missing, unreadable or broken
+    │   ├── TagsRejected        a tags file is unreadable, or too many of its rows are broken
     │   ├── ClipRejected        a clip is no audio, too short, too long, silent or empty
     │   └── ConfigRejected      an unknown key, a wrong type, a value out of range
     ├── SplitLeakage            a held-out song (or its artist) is among the training songs
@@ -44,6 +45,10 @@ class TracksRejected(InputError):
 
 class DatasetRejected(InputError):
     """A file of a published dataset is missing, unreadable, or too many of its lines are broken."""
+
+
+class TagsRejected(InputError):
+    """A tags file is unreadable, lacks a column, or too many of its rows are broken."""
 
 
 class ClipRejected(InputError):

@@ -19,13 +19,15 @@ examples:
   python -m pipelines run train --data ~/music --out runs/mine --config my.yaml --set n_epochs=80
   python -m pipelines run train --data ~/music --out runs/mine --runner docker
   python -m pipelines run score-new-songs --data ~/music --out runs/mine
+  python -m pipelines run reproduce-paper --data runs/demo/data --out runs/paper \
+      --config pipelines/configs/reproduce-paper/demo.yaml
   python -m pipelines parameters train
   python -m pipelines compile
   python -m pipelines rollback --out runs/mine
   python -m pipelines rollback --cluster --namespace music --registry URI --store URI
 
 exit status of run train: 0 promoted, 3 not promoted, 1 failed, 2 usage
-exit status of run score-new-songs: 0 done, 1 failed, 2 usage
+exit status of run score-new-songs and reproduce-paper: 0 done, 1 failed, 2 usage
 """
 
 
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.data_folder import SOURCES, sources_in
+    from pipelines.data_folder import OPTIONAL_SOURCES, SOURCES, sources_in
     from pipelines.local_run import run_locally
     from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
 
@@ -109,8 +111,9 @@ def _run(options: argparse.Namespace) -> int:
     values = checked(values, known)
     sources = [name for name in SOURCES if name in known]
     if options.data:
-        still_wanted = [name for name in sources if not values.get(name)]
-        values |= sources_in(options.data, still_wanted)
+        optional = [name for name in OPTIONAL_SOURCES if name in known]
+        wanted = [name for name in [*sources, *optional] if not values.get(name)]
+        values |= sources_in(options.data, wanted)
     if missing := [name for name in sources if not values.get(name)]:
         raise ConfigRejected(f"expected --data DIR, or --set {missing[0]}=PATH")
 

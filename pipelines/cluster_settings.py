@@ -115,6 +115,23 @@ STEPS: Mapping[str, Settings] = {
         cpu="4", memory="16Gi", hours=6, uses_workspace=True, scratch="200Gi"
     ),
     "decide-promotion": Settings(),
+    "select-plays": Settings(memory="16Gi", hours=4, is_cached=True),
+    "plan-trainings": Settings(),
+    "train-paper-model": Settings(
+        cpu="4",
+        memory="16Gi",
+        hours=48,
+        uses_workspace=True,
+        shared_memory="8Gi",
+        scratch="200Gi",
+    ),
+    "evaluate-paper-models": Settings(
+        cpu="4", memory="32Gi", hours=24, uses_workspace=True, scratch="200Gi"
+    ),
+    "predict-tags": Settings(
+        cpu="4", memory="16Gi", hours=12, uses_workspace=True, scratch="200Gi"
+    ),
+    "report-paper": Settings(),
     "deploy-predictor": Settings(hours=49, secrets=STORE),  # two waits of a day at most
     "find-new-songs": Settings(secrets=STORE),
     "score-new-songs": Settings(

@@ -13,13 +13,17 @@ _PLAYS = (
     "train_triplets.txt.gz",
 )
 _TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
+_TAGS = ("tags.parquet", "tags.csv", "tags.csv.gz")
 
 
 SOURCES = ("plays", "tracks", "audio")
+OPTIONAL_SOURCES = ("tags",)
 
 
 def sources_in(folder: Path, wanted: Collection[str] = SOURCES) -> dict[str, str]:
     """Return the parameters plays, tracks and audio, or those of them that are wanted.
+
+    Tags, where they are wanted, are returned if they are there.
 
     Raises:
         InputError: the folder or one of the wanted is not there.
@@ -38,6 +42,9 @@ def sources_in(folder: Path, wanted: Collection[str] = SOURCES) -> dict[str, str
     for what, names in (("plays", _PLAYS), ("tracks", _TRACKS)):
         if what in wanted:
             sources[what] = _first(folder, names, what)
+    tags = [name for name in _TAGS if (folder / name).is_file()]
+    if "tags" in wanted and tags:
+        sources["tags"] = str((folder / tags[0]).resolve())
     return sources
 
 

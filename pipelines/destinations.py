@@ -14,14 +14,19 @@ from needledrop.audio.decode import DecodeLimits
 from needledrop.audio.extraction import ExtractionConfig
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.cnn import CnnConfig
+from needledrop.encoders.cnn2014 import Cnn2014Config
+from needledrop.encoders.metric_learning import MlrConfig
+from needledrop.encoders.mlp import MlpConfig
 from needledrop.encoders.training import TrainingConfig
 from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.wmf import WmfConfig
+from needledrop.plays.selection import SelectionConfig
 from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
+from needledrop.ranking.tag_prediction import TagConfig
 from pipelines.cluster_settings import GpuRequest
 
 DESTINATIONS: Mapping[str, tuple[type, str]] = {
@@ -63,6 +68,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "masked_bands": (TrainingConfig, "masked_bands"),
     "min_epochs": (TrainingConfig, "min_epochs"),
     "patience_epochs": (TrainingConfig, "patience_epochs"),
+    "objective": (TrainingConfig, "objective"),
     "training_seed": (TrainingConfig, "seed"),
     "device": (TrainingConfig, "device"),
     "n_training_nodes": (LaunchConfig, "n_nodes"),
@@ -91,18 +97,36 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
 }
 
 
+# Of needledrop-reproduce-paper alone; its networks' other defaults are its own.
+PAPER_DESTINATIONS: Mapping[str, tuple[type, str]] = {
+    "n_songs": (SelectionConfig, "n_songs"),
+    "n_users": (SelectionConfig, "n_users"),
+    "selection_seed": (SelectionConfig, "seed"),
+    "n_hidden_mlp": (MlpConfig, "n_hidden"),
+    "n_epochs_mlp": (MlpConfig, "n_epochs"),
+    "n_steps_mlr": (MlrConfig, "n_steps"),
+    "n_tags": (TagConfig, "n_tags"),
+    "n_folds": (TagConfig, "n_folds"),
+    "tag_seed": (TagConfig, "seed"),
+    "n_filters_2014": (Cnn2014Config, "n_filters"),
+    "n_hidden_2014": (Cnn2014Config, "n_hidden"),
+    "window_frames_2014": (Cnn2014Config, "window_frames"),
+}
+
+
 def build_configurations(values: Mapping[str, Any]) -> None:
     """Build every configuration that the values end up in, to see whether it accepts them.
 
     Raises:
         ConfigRejected: one does not.
     """
-    for kind in dict.fromkeys(kind for kind, _ in DESTINATIONS.values()):
+    destinations = {**DESTINATIONS, **PAPER_DESTINATIONS}
+    for kind in dict.fromkeys(kind for kind, _ in destinations.values()):
         arguments = {
             field: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
-            if name in DESTINATIONS
-            for destination, field in [DESTINATIONS[name]]
+            if name in destinations
+            for destination, field in [destinations[name]]
             if destination is kind
         }
         # As ExtractionConfig.for_training derives them.
@@ -120,7 +144,7 @@ def _build(kind: type, arguments: Mapping[str, Any]) -> None:
         kind(**arguments)
     except ConfigRejected as error:
         message = str(error)
-        for name, (destination, field) in DESTINATIONS.items():
+        for name, (destination, field) in {**DESTINATIONS, **PAPER_DESTINATIONS}.items():
             if destination is kind and message.split(":")[0].endswith(f".{field}"):
                 raise ConfigRejected(f"{name}:{message.partition(':')[2]}") from None
         raise

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-NAMES = ("train", "score-new-songs")
+NAMES = ("train", "score-new-songs", "reproduce-paper")
 
 
 def pipeline_named(name: str) -> Any:
@@ -11,6 +11,10 @@ def pipeline_named(name: str) -> Any:
         from pipelines.train import train_pipeline
 
         return train_pipeline
+    if name == "reproduce-paper":
+        from pipelines.reproduce_paper import reproduce_paper_pipeline
+
+        return reproduce_paper_pipeline
     from pipelines.score_new_songs import score_new_songs_pipeline
 
     return score_new_songs_pipeline

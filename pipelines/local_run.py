@@ -100,7 +100,9 @@ def run_locally(
         started = time.monotonic()
         terminal = Terminal(log, sys.stdout)
         places = {name: str(out / name) for name in ("registry", "store", "workspace")}
-        own = {"run_id": run_id} if "run_id" in pipeline.component_spec.inputs else {}
+        wanted = pipeline.component_spec.inputs
+        places = {name: path for name, path in places.items() if name in wanted}
+        own = {"run_id": run_id} if "run_id" in wanted else {}
         try:
             _call(pipeline, {**places, **arguments, **own}, terminal)
         except RuntimeError:
@@ -229,6 +231,8 @@ def _collect_pages(run: LocalRun) -> None:
             ("find-new-songs", "new_songs_summary", "new_songs.md"),
             ("score-new-songs", "scoring_report", "new_songs.html"),
             ("score-new-songs", "scored_songs/scored_songs.json", "new_songs.json"),
+            ("report-paper", "paper_report", "paper.html"),
+            ("report-paper", "tables", "paper.json"),
         ):
             if run.output(step, output).is_file():
                 shutil.copyfile(run.output(step, output), folder / name)

@@ -65,6 +65,7 @@ def train_pipeline(
     masked_bands: int = 24,
     min_epochs: int = 12,
     patience_epochs: int = 8,
+    objective: str = "mse",
     n_filters: list = [64, 64, 128],  # noqa: B006  (KFP copies defaults into the pipeline's YAML)
     pooling_frames: list = [4, 2, 2],  # noqa: B006
     n_hidden: list = [256],  # noqa: B006
@@ -144,6 +145,8 @@ def train_pipeline(
         masked_bands: at most so many neighbouring mel bands of a window are masked; 0 masks none.
         min_epochs: the weights of earlier epochs are not kept.
         patience_epochs: epochs without a better validation score before training stops.
+        objective: of the network: mse, the squared error of the factors; or wpe, the weighted
+            error of what listeners play, which needs mixup 0.
         n_filters: of each convolution, a list.
         pooling_frames: of the max-pooling after each convolution, a list of the same length.
         n_hidden: units of each dense layer, a list.
@@ -270,6 +273,7 @@ def train_pipeline(
             masked_bands=masked_bands,
             min_epochs=min_epochs,
             patience_epochs=patience_epochs,
+            objective=objective,
             n_filters=n_filters,
             pooling_frames=pooling_frames,
             n_hidden=n_hidden,

@@ -10,6 +10,8 @@ from needledrop.audio.decode import DecodeLimits
 from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
+from needledrop.encoders.chance import ChanceModel
+from needledrop.encoders.oracle import OracleModel
 from needledrop.factors.wmf import Factors
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
@@ -18,7 +20,7 @@ from needledrop.ranking.among_known import MixedCatalogue, new_among_known
 from needledrop.ranking.evaluate import EvaluationConfig, Report, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
 from needledrop.ranking.roc import RocCurve, roc_curve
-from needledrop.ranking.scores import FactorScores, RandomScores, Scores
+from needledrop.ranking.scores import FactorScores, Scores
 from needledrop.storage.opening import below
 
 
@@ -44,20 +46,20 @@ def evaluate_bundles(
     features = FeatureStore.open(features_path / "features.json")
     factors = Factors.load(factors_path)
     held_out = HeldOutSongs.select(split.test.tolist(), plays, factors, features)
+    known_plays = plays.of_songs(factors.song_ids.tolist())
     predicted = candidate.encoder.factors(held_out.clips)
     models: dict[str, Scores] = {
-        "random": RandomScores(len(factors.user_ids), len(held_out.song_ids), config.seed),
-        "linear": held_out.scores_of(baseline.encoder),
+        "random": held_out.scores_of(ChanceModel(config.seed), known_plays),
+        "linear": held_out.scores_of(baseline.encoder, known_plays),
         "cnn": FactorScores(factors.user_factors, predicted),
-        "oracle": held_out.scores_of_usage(),
+        "oracle": held_out.scores_of(OracleModel(), known_plays),
     }
     n_known = None
     registry = Registry(registry_path)
     if (version := registry.champion()) is not None:
         champion = Bundle.load(registry.bundle_path(version))
         heard = _as_heard_by(champion, held_out, features, workspace)
-        training_plays = plays.of_songs(factors.song_ids.tolist())
-        models["champion"] = heard.scores_of_champion(champion, training_plays)
+        models["champion"] = heard.scores_of_champion(champion, known_plays)
         trained_on = champion.catalogue.song_ids[champion.catalogue.is_training_song]
         n_known = int(np.isin(held_out.song_ids, trained_on).sum())
         journal.say(f"comparing with the champion {version}")
@@ -72,7 +74,7 @@ def evaluate_bundles(
     mixed = MixedCatalogue(
         factors.user_factors,
         factors.song_factors,
-        plays.of_songs(factors.song_ids.tolist()).user_song,
+        known_plays.user_song,
         held_out.relevant,
     )
     before = candidate.encoder.scaler.unstretched(predicted)

@@ -40,6 +40,7 @@ def train_encoder(
     n_training_nodes: int = 0,
     gpus_per_node: int = 1,
     job_start_timeout_seconds: int = 3600,
+    objective: str = "mse",
 ):
     """Learn to predict a song's factors from its sound.
 
@@ -77,6 +78,7 @@ def train_encoder(
         n_training_nodes: machines of a Kubeflow TrainJob; 0 trains in the step itself.
         gpus_per_node: of each of these machines; 0 trains on their CPUs.
         job_start_timeout_seconds: until the TrainJob's processes run.
+        objective: mse, the squared error of the factors, or wpe, that of what listeners play.
     """
     from pathlib import Path
 
@@ -100,6 +102,7 @@ def train_encoder(
             masked_bands=masked_bands,
             min_epochs=min_epochs,
             patience_epochs=patience_epochs,
+            objective=objective,
             seed=training_seed,
             device=device,
         )

@@ -13,6 +13,11 @@ from needledrop.artifacts import fingerprint_of_code, fingerprint_of_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
 from needledrop.encoders.linear import fit_linear, scores_of_ridges
+from needledrop.encoders.objectives import (
+    Objective,
+    WeightedPredictionError,
+    mean_squared_error,
+)
 from needledrop.encoders.training import (
     Epoch,
     TrainingConfig,
@@ -21,6 +26,7 @@ from needledrop.encoders.training import (
     seeded_initialisation,
     train,
 )
+from needledrop.factors.wmf import Factors
 from needledrop.page import Page
 from needledrop.storage.opening import below
 
@@ -91,7 +97,15 @@ def fit_cnn_bundle(
 
     def songs(rows: NDArray[np.intp]) -> TrainingSet:
         targets = scaler.targets(table.song_factors[rows])
+        if training.objective == "wpe":
+            targets = np.arange(len(rows))[:, None]
         return TrainingSet(material.features, table.song_ids[rows], targets, frontend.window_frames)
+
+    def objective(learned_from: TrainingSet, factors: Factors) -> Objective:
+        if training.objective == "mse":
+            return mean_squared_error
+        ids = learned_from.song_ids
+        return WeightedPredictionError.of_songs(ids, material.plays, factors, scaler)
 
     def validation_map(trained: nn.Module) -> float:
         assert isinstance(trained, CnnEnsemble)
@@ -106,6 +120,7 @@ def fit_cnn_bundle(
             trial_songs,
             validation_map,
             training,
+            objective=objective(trial_songs, validation.factors),
             checkpoint=below(workspace, f"checkpoints/{fingerprint[:16]}-trial.pt"),
             fingerprint=fingerprint,
             on_epoch=lambda epoch: advance(
@@ -128,6 +143,7 @@ def fit_cnn_bundle(
     n_epochs = best.number + 1
     all_songs = songs(np.arange(len(table.song_ids)))
     network.fit_bands(material.features[song].log_mel for song in all_songs.song_ids.tolist())
+    objective_of_all = objective(all_songs, material.factors)
     histories: list[list[Epoch]] = []
     for number, member in enumerate(network.members):
         what = f"network {number + 1} of {len(network.members)}, epochs"
@@ -137,6 +153,7 @@ def fit_cnn_bundle(
                 all_songs,
                 None,
                 replace(training, n_epochs=n_epochs, seed=training.seed + number),
+                objective=objective_of_all,
                 checkpoint=below(workspace, f"checkpoints/{fingerprint[:16]}-{number}.pt"),
                 fingerprint=fingerprint,
                 on_epoch=lambda epoch, advance=advance: advance(

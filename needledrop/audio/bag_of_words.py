@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from needledrop.artifacts import read_json, whole_folder, write_json
 from needledrop.audio.feature_store import FeatureStore
-from needledrop.errors import ArtifactBroken, ConfigRejected, InputError
+from needledrop.errors import ArtifactBroken, ConfigRejected, InputError, ShapeMismatch
 
 _FRAMES_A_WORD = 64  # K-means sees at most so many frames for each word; more change little
 _CLIPS_AT_ONCE = 64
@@ -109,7 +109,11 @@ class BagOfWords:
         return cls(center, scale, words, mean, components, config)
 
     def transform(self, mfccs: Iterable[NDArray[np.float16]]) -> NDArray[np.float32]:
-        """Return the (n, d) float32 representations of n clips from their (t, 13) MFCCs."""
+        """Return the (n, d) float32 representations of n clips from their (t, 13) MFCCs.
+
+        Raises:
+            ShapeMismatch: another number of MFCCs than the words were fitted on.
+        """
         histograms = _histograms(mfccs, self.center, self.scale, self.words)
         bags = (histograms - self.mean_histogram) @ self.components
         return bags.astype(np.float32, copy=False)
@@ -194,7 +198,7 @@ def _histograms(
     index = faiss.IndexFlatL2(words.shape[1])
     index.add(words)
     histograms: list[NDArray[np.float32]] = []
-    clips = (((frames_with_differences(mfcc) - center) / scale) for mfcc in mfccs)
+    clips = ((_frames_like(center, mfcc) - center) / scale for mfcc in mfccs)
     while block := list(itertools.islice(clips, _CLIPS_AT_ONCE)):
         _, nearest = index.search(np.concatenate(block), 1)
         ends = np.cumsum([len(frames) for frames in block])[:-1]
@@ -202,6 +206,16 @@ def _histograms(
             counts = np.bincount(clip_words, minlength=len(words))
             histograms.append((counts / len(clip_words)).astype(np.float32))
     return np.stack(histograms)
+
+
+def _frames_like(center: NDArray[np.float32], mfcc: NDArray[np.float16]) -> NDArray[np.float32]:
+    n_mfccs = len(center) // 3
+    if mfcc.ndim != 2 or mfcc.shape[1] != n_mfccs or not len(mfcc):
+        raise ShapeMismatch(
+            f"expected MFCCs of shape (t, {n_mfccs}), got {mfcc.shape}; "
+            "were they made by another front end?"
+        )
+    return frames_with_differences(mfcc)
 
 
 def _principal_components(

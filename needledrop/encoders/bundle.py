@@ -14,22 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from needledrop.artifacts import fingerprint_of_folder, read_json, whole_folder, write_json
-from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.canned import canned_clips
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
-from needledrop.encoders.calibration import NO_STRETCH
 from needledrop.encoders.catalogue import USAGE, Catalogue
-from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.cnn import CnnEncoder
 from needledrop.encoders.drift import FactorReference
 from needledrop.encoders.linear import LinearEncoder
-from needledrop.encoders.targets import TargetScaler
+from needledrop.encoders.mlp import MlpEncoder
+from needledrop.encoders.saved import model_from, save_tensors, save_words
 from needledrop.errors import ArtifactBroken, FrontendMismatch, ShapeMismatch
 from needledrop.factors.confidence import ConfidenceConfig, confidence_from_plays
 from needledrop.factors.fold_in import fold_in_rows
@@ -39,6 +37,8 @@ _FINGERPRINT_FILE = "fingerprint.json"
 _CANNED_FILE = "canned.safetensors"
 _REFERENCE_FILE = "reference.safetensors"
 VERSION_DIGITS = 16
+
+Encoder = CnnEncoder | LinearEncoder | MlpEncoder
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Bundle:
             there were few of them, and in bundles of older versions.
     """
 
-    encoder: CnnEncoder | LinearEncoder
+    encoder: Encoder
     frontend: FrontendConfig
     catalogue: Catalogue
     gram: NDArray[np.float64]
@@ -74,7 +74,7 @@ class Bundle:
 
     @property
     def encoder_name(self) -> str:
-        """``cnn`` or ``linear``."""
+        """``cnn``, ``linear``, ``mlp`` or ``cnn2014``."""
         return self.encoder.name
 
     @property
@@ -177,8 +177,8 @@ class Bundle:
         """Write the bundle whole or not at all; return it with its fingerprint."""
         canned_factors = self.hear_canned_clips()
         with whole_folder(folder) as temporary:
-            tensors, settings = _encoder_content(self.encoder)
-            save_file(tensors, temporary / "weights.safetensors")
+            content = self.encoder.content()
+            save_tensors(content, temporary / "weights.safetensors")
             save_file({"gram": np.ascontiguousarray(self.gram)}, temporary / "users.safetensors")
             save_file({"factors": canned_factors}, temporary / _CANNED_FILE)
             if self.reference is not None:
@@ -187,13 +187,12 @@ class Bundle:
             write_json(
                 temporary / "bundle.json",
                 {
-                    "encoder": {"name": self.encoder_name, **settings},
+                    "encoder": {"name": self.encoder_name, **content.settings},
                     "frontend": asdict(self.frontend),
                     "about": dict(self.about),
                 },
             )
-            if isinstance(self.encoder, LinearEncoder):
-                self.encoder.bag_of_words.save(temporary / "bag_of_words")
+            save_words(content, temporary)
             fingerprint = fingerprint_of_folder(temporary)
             write_json(temporary / _FINGERPRINT_FILE, {"sha256": fingerprint})
         return replace(self, fingerprint=fingerprint, canned_factors=canned_factors)
@@ -215,9 +214,7 @@ class Bundle:
         about = read_json(folder / "bundle.json")
         try:
             return cls(
-                encoder=_encoder_from(
-                    about["encoder"], folder, FrontendConfig(**about["frontend"])
-                ),
+                encoder=_encoder_from(about["encoder"], folder),
                 frontend=FrontendConfig(**about["frontend"]),
                 catalogue=Catalogue.load(folder),
                 gram=load_file(folder / "users.safetensors")["gram"],
@@ -243,42 +240,9 @@ def _reference(folder: Path) -> FactorReference | None:
     return FactorReference.load(path) if path.exists() else None
 
 
-def _encoder_content(
-    encoder: CnnEncoder | LinearEncoder,
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return an encoder's tensors and its settings."""
-    tensors: dict[str, NDArray[Any]] = {
-        "scaler.mean": np.ascontiguousarray(encoder.scaler.mean),
-        "scaler.scale": np.array([encoder.scaler.scale]),
-        "scaler.stretch": np.array([encoder.scaler.stretch]),
-    }
-    if isinstance(encoder, LinearEncoder):
-        tensors["weights"] = np.ascontiguousarray(encoder.weights)
-        return tensors, {"ridge": encoder.ridge}
-    for name, tensor in encoder.network.state_dict().items():
-        tensors[f"network.{name}"] = np.ascontiguousarray(tensor.cpu().numpy())
-    return tensors, {"config": asdict(encoder.config), "window_frames": encoder.window_frames}
-
-
-def _encoder_from(
-    settings: dict[str, Any], folder: Path, frontend: FrontendConfig
-) -> CnnEncoder | LinearEncoder:
-    tensors = load_file(folder / "weights.safetensors")
-    scale, stretch = tensors["scaler.scale"], tensors.get("scaler.stretch", [NO_STRETCH])
-    scaler = TargetScaler(tensors["scaler.mean"], float(scale[0]), float(stretch[0]))
-    if settings["name"] == "linear":
-        bag_of_words = BagOfWords.load(folder / "bag_of_words")
-        return LinearEncoder(bag_of_words, tensors["weights"], scaler, settings["ridge"])
-    if settings["name"] != "cnn":
-        raise ValueError(f"unknown encoder {settings['name']!r}")
-    config = CnnConfig.from_json(settings["config"])
-    network = CnnEnsemble(config, n_mels=frontend.n_mels, n_factors=len(scaler.mean))
-    prefix = "network."
-    network.load_state_dict(
-        {
-            name.removeprefix(prefix): torch.from_numpy(tensor)
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-    )
-    return CnnEncoder(network.eval(), config, scaler, settings["window_frames"])
+def _encoder_from(settings: dict[str, Any], folder: Path) -> Encoder:
+    about = {name: value for name, value in settings.items() if name != "name"}
+    encoder = model_from(settings["name"], load_file(folder / "weights.safetensors"), about, folder)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"{settings['name']!r} has no factors, so it is no encoder")
+    return encoder

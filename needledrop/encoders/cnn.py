@@ -10,7 +10,7 @@ Shapes: n windows, m mel bands, t frames, c filters, k factors.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.cnn2d import Cnn2d
+from needledrop.encoders.model import FactorModel, ModelContent
 from needledrop.encoders.targets import TargetScaler
 from needledrop.encoders.window_network import WindowNetwork, dense_layers
 from needledrop.errors import ConfigRejected, ShapeMismatch
@@ -29,6 +30,7 @@ _WINDOWS_AT_ONCE = 32
 _WINDOWS_AT_ONCE_ON_A_GPU = 256
 # For fewer, the math libraries take other kernels, which round otherwise.
 _FEWEST_WINDOWS = 4
+_PREFIX = "network."
 
 
 @dataclass(frozen=True)
@@ -158,22 +160,15 @@ class CnnEnsemble(nn.Module):
 
     def fit_bands(self, clips: Iterable[NDArray[np.float16]]) -> None:
         """Take each mel band's mean and deviation from the training songs' (t, m) log-mel."""
-        n_frames, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
-        for clip in clips:
-            log_mel = clip.astype(np.float64)
-            n_frames += len(log_mel)
-            total += log_mel.sum(axis=0)
-            squares += np.square(log_mel).sum(axis=0)
-        mean = total / n_frames
-        deviation = np.sqrt(np.maximum(squares / n_frames - mean**2, 0.0))
-        for member in self.members:
-            member.band_mean.copy_(torch.from_numpy(mean))
-            # A band that is silent in all songs must not be blown up by its rounding errors.
-            member.band_deviation.copy_(torch.from_numpy(np.maximum(deviation, 0.01)))
+        first, *others = self.members
+        first.fit_bands(clips)
+        for member in others:
+            member.band_mean.copy_(first.band_mean)
+            member.band_deviation.copy_(first.band_deviation)
 
 
 @dataclass(frozen=True)
-class CnnEncoder:
+class CnnEncoder(FactorModel):
     """Predicts a clip's factors: the mean over its consecutive windows.
 
     Windows overlap by half and reach from the clip's first frame to its last.
@@ -185,8 +180,8 @@ class CnnEncoder:
         window_frames: t.
     """
 
-    network: Cnn | CnnEnsemble
-    config: CnnConfig
+    network: WindowNetwork | CnnEnsemble
+    config: Any
     scaler: TargetScaler
     window_frames: int
 
@@ -266,3 +261,45 @@ class CnnEncoder:
         n_windows = self.n_windows(ClipFeatures(log_mel, np.empty((0, 0), np.float16)))
         starts = np.linspace(0, len(log_mel) - self.window_frames, n_windows).astype(np.int64)
         return np.stack([log_mel[start : start + self.window_frames] for start in starts])
+
+    def content(self) -> ModelContent:
+        """Return weights and settings."""
+        return ModelContent(
+            {**self.scaler.tensors(), **network_tensors(self.network)},
+            {"config": asdict(self.config), "window_frames": self.window_frames},
+        )
+
+    @classmethod
+    def from_content(cls, content: ModelContent) -> "CnnEncoder":
+        """Make it again."""
+        scaler = TargetScaler.from_tensors(content.tensors)
+        config = CnnConfig.from_json(content.settings["config"])
+        state, n_mels = network_state(content)
+        network = CnnEnsemble(config, n_mels=n_mels, n_factors=len(scaler.mean))
+        network.load_state_dict(state)
+        return cls(network.eval(), config, scaler, content.settings["window_frames"])
+
+
+def network_tensors(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """Return a network's weights as they are stored."""
+    return {
+        f"{_PREFIX}{name}": np.ascontiguousarray(tensor.cpu().numpy())
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def network_state(content: ModelContent) -> tuple[dict[str, Tensor], int]:
+    """Return the weights that :func:`network_tensors` gave, and the mel bands that they expect.
+
+    Raises:
+        ValueError: they are no network's.
+    """
+    state = {
+        name.removeprefix(_PREFIX): torch.from_numpy(tensor)
+        for name, tensor in content.tensors.items()
+        if name.startswith(_PREFIX)
+    }
+    n_mels = [len(tensor) for name, tensor in state.items() if name.endswith("band_mean")]
+    if not n_mels:
+        raise ValueError("a network's mel bands are missing")
+    return state, n_mels[0]

@@ -17,6 +17,7 @@ from scipy import linalg
 
 from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.frontend import ClipFeatures
+from needledrop.encoders.model import FactorModel, ModelContent
 from needledrop.encoders.targets import TargetScaler
 from needledrop.errors import InputError
 
@@ -24,7 +25,7 @@ RIDGES = tuple(10.0**power for power in range(-4, 4))
 
 
 @dataclass(frozen=True)
-class LinearEncoder:
+class LinearEncoder(FactorModel):
     """Predicts factors from MFCCs by way of the bag of words.
 
     Attributes:
@@ -53,6 +54,17 @@ class LinearEncoder:
     def factors_of_bags(self, bags: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, k) factors of (n, d) bags of words."""
         return self.scaler.factors(bags @ self.weights)
+
+    def content(self) -> ModelContent:
+        """Return weights and settings."""
+        tensors = {**self.scaler.tensors(), "weights": self.weights}
+        return ModelContent(tensors, {"ridge": self.ridge}, self.bag_of_words)
+
+    @classmethod
+    def from_content(cls, content: ModelContent) -> "LinearEncoder":
+        """Make it again."""
+        scaler = TargetScaler.from_tensors(content.tensors)
+        return cls(content.words, content.tensors["weights"], scaler, content.settings["ridge"])
 
 
 def fit_linear(

@@ -13,7 +13,9 @@ one place, so that served, stored and evaluated factors are the same numbers.
 Shapes: n songs, k factors.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,20 @@ class TargetScaler:
         mean = song_factors.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(np.mean((song_factors - mean) ** 2)))
         return cls(mean.astype(np.float32), scale or 1.0)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the map as it is stored with a model's weights."""
+        return {
+            "scaler.mean": np.ascontiguousarray(self.mean),
+            "scaler.scale": np.array([self.scale]),
+            "scaler.stretch": np.array([self.stretch]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "TargetScaler":
+        """Read what :meth:`tensors` gave; models of older versions have no stretch."""
+        stretch = tensors.get("scaler.stretch", [1.0])
+        return cls(tensors["scaler.mean"], float(tensors["scaler.scale"][0]), float(stretch[0]))
 
     def stretched(self, stretch: float) -> "TargetScaler":
         """Return the same map with another stretch for predicted factors."""

@@ -28,10 +28,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.augmentation import Augmentation
-from needledrop.encoders.objectives import Objective, mean_squared_error
+from needledrop.encoders.objectives import OBJECTIVES, Objective, mean_squared_error
 from needledrop.encoders.processes import Processes, joined_processes
 from needledrop.errors import ConfigRejected, InputError
 from needledrop.storage.opening import place_and_name
+
+_LARGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class TrainingConfig:
         min_epochs: the weights of earlier epochs are not kept: the average hasn't settled, and on a
             small validation set one of them would win by luck.
         patience_epochs: training stops when the validation score has not risen for so long.
+        objective: ``mse``, the squared error of the factors; or ``wpe``, the weighted error of what
+            listeners play (needledrop/encoders/objectives.py).
+        optimizer: ``adamw``; or ``nesterov``, gradient descent with Nesterov momentum, whose
+            gradients are cut at norm 1: a network without normalisation else runs off to NaN.
         seed: of everything random.
         device: ``auto`` takes CUDA where it is there.
     """
@@ -68,6 +74,8 @@ class TrainingConfig:
     masked_bands: int = 24
     min_epochs: int = 12
     patience_epochs: int = 8
+    objective: str = "mse"
+    optimizer: str = "adamw"
     seed: int = 0
     device: str = "auto"
 
@@ -96,6 +104,19 @@ class TrainingConfig:
                 raise ConfigRejected(
                     f"training.{name}: expected a number >= 0, got {getattr(self, name)}"
                 )
+        if self.objective not in OBJECTIVES:
+            raise ConfigRejected(
+                f"training.objective: expected {' or '.join(OBJECTIVES)}, got {self.objective!r}"
+            )
+        if self.objective == "wpe" and self.mixup:
+            raise ConfigRejected(
+                "training.mixup: expected 0 with the objective wpe, whose songs can't be blended, "
+                f"got {self.mixup}"
+            )
+        if self.optimizer not in ("adamw", "nesterov"):
+            raise ConfigRejected(
+                f"training.optimizer: expected adamw or nesterov, got {self.optimizer!r}"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigRejected(
                 f"training.device: expected auto, cpu or cuda, got {self.device!r}"
@@ -118,13 +139,14 @@ class TrainingSet:
     Attributes:
         store: holds the log-mel of every song below.
         song_ids: (n,) str.
-        targets: (n, k) float32, scaled factors.
+        targets: (n, k) float32, scaled factors; or (n, 1) int64, the songs' rows in what an
+            objective knows of them.
         window_frames: length of a window.
     """
 
     store: FeatureStore
     song_ids: NDArray[np.str_]
-    targets: NDArray[np.float32]
+    targets: NDArray[np.float32] | NDArray[np.int64]
     window_frames: int
 
     def __post_init__(self) -> None:
@@ -159,7 +181,7 @@ class TrainingSet:
 
     def windows(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32] | NDArray[np.int64]]:
         """Return the (n, t, m) windows of songs from these frames on, and their (n, k) targets."""
         windows = self.store.windows(self.song_ids[rows], starts, self.window_frames)
         return windows, self.targets[rows]
@@ -208,9 +230,7 @@ def train(
         )
     network.to(device)
     learner = processes.shared(network)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = _optimizer(network, config)
     state = _RunState(network, optimizer, config)
     if checkpoint:
         state.restore(checkpoint, fingerprint, processes)
@@ -234,6 +254,15 @@ def train(
     network.load_state_dict(state.best_weights)
     network.eval()
     return state.history
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "nesterov":
+        return torch.optim.SGD(
+            network.parameters(), lr=rate, weight_decay=decay, momentum=0.9, nesterov=True
+        )
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
 
 
 def kept_epoch(history: Sequence[Epoch], config: TrainingConfig) -> Epoch:
@@ -288,6 +317,8 @@ class _RunState:
 
     def step(self) -> None:
         """Take an optimiser's step and let the average follow."""
+        if self._config.optimizer == "nesterov":
+            nn.utils.clip_grad_norm_(self._network.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         self._average.update_parameters(self._network)
 

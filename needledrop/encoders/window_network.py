@@ -3,7 +3,11 @@
 Shapes: n windows, t frames, m mel bands, k factors.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from needledrop.errors import ShapeMismatch
@@ -25,6 +29,20 @@ class WindowNetwork(nn.Module):
         self.n_mels = n_mels
         self.register_buffer("band_mean", torch.zeros(n_mels))
         self.register_buffer("band_deviation", torch.ones(n_mels))
+
+    def fit_bands(self, clips: Iterable[NDArray[np.float16]]) -> None:
+        """Take each mel band's mean and deviation from the training songs' (t, m) log-mel."""
+        n_frames, total, squares = 0, np.zeros(self.n_mels), np.zeros(self.n_mels)
+        for clip in clips:
+            log_mel = clip.astype(np.float64)
+            n_frames += len(log_mel)
+            total += log_mel.sum(axis=0)
+            squares += np.square(log_mel).sum(axis=0)
+        mean = total / n_frames
+        deviation = np.sqrt(np.maximum(squares / n_frames - mean**2, 0.0))
+        self.band_mean.copy_(torch.from_numpy(mean))
+        # A band that is silent in all songs must not be blown up by its rounding errors.
+        self.band_deviation.copy_(torch.from_numpy(np.maximum(deviation, 0.01)))
 
     def standardised(self, windows: Tensor) -> Tensor:
         """Return (n, t, m) windows with every band centred and scaled.

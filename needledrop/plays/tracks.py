@@ -68,6 +68,11 @@ class Tracks:
         """Return song id -> track id, of the songs that have one; no two songs share a track."""
         return self._by_song(self.track_id)
 
+    def of_songs(self, song_ids: NDArray[np.str_]) -> "Tracks":
+        """Return the rows of some songs, of those that there are."""
+        is_wanted = np.isin(self.song_id, song_ids)
+        return Tracks(**{name: column[is_wanted] for name, column in self._columns().items()})
+
     def save(self, path: Path) -> None:
         """Write a Parquet file; what is unknown is null, an unknown year 0."""
         kinds: dict[str, pa.DataType] = {"year": pa.int32(), "duration_seconds": pa.float64()}

@@ -5,7 +5,7 @@ Validation while training and the test at the end are the same question over dif
 Shapes: U users, n held-out songs, k factors.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from scipy import sparse
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import Encoder
+from needledrop.encoders.model import Listeners, Model, NewSongs
 from needledrop.errors import InputError
 from needledrop.factors.wmf import Factors
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.metrics import average_precision, placements_of_relevant
 from needledrop.ranking.report import CUTOFF
-from needledrop.ranking.scores import FactorScores
+from needledrop.ranking.scores import FactorScores, Scores
 
 _USERS_AT_ONCE = 1024
 
@@ -89,6 +89,17 @@ class HeldOutSongs:
             n_users: a seeded sample of so many users at most, so that it stays fast.
             seed: of the sample.
         """
+        return self._precision(
+            lambda block: self.factors.user_factors[block] @ song_factors.T, n_users, seed
+        )
+
+    def precision_of_scores(self, scores: Scores, *, n_users: int = 20_000, seed: int = 0) -> float:
+        """Return mAP@500 of scores (U, n), over the same listeners."""
+        return self._precision(scores.rows, n_users, seed)
+
+    def _precision(
+        self, rows: Callable[[NDArray[np.int64]], NDArray[np.float32]], n_users: int, seed: int
+    ) -> float:
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         if len(users) > n_users:
             users = np.sort(np.random.default_rng(seed).choice(users, n_users, replace=False))
@@ -97,20 +108,26 @@ class HeldOutSongs:
             block = users[start : start + _USERS_AT_ONCE]
             played = self.relevant[block]
             placed = placements_of_relevant(
-                self.factors.user_factors[block] @ song_factors.T,
+                rows(block),
                 played.indptr.astype(np.int64),
                 played.indices.astype(np.int64),
             )
             precision.append(average_precision(placed.user, placed.rank, len(block), CUTOFF))
         return float(np.mean(np.concatenate(precision)))
 
-    def scores_of(self, encoder: Encoder) -> FactorScores:
-        """Return the encoder's scores: users' factors times what it hears in the clips."""
-        return FactorScores(self.factors.user_factors, encoder.factors(self.clips))
+    @property
+    def new_songs(self) -> NewSongs:
+        """What models are asked to score."""
+        return NewSongs(self.clips, self.plays)
 
-    def scores_of_usage(self) -> FactorScores:
-        """Return the oracle's scores: the songs folded in from the very plays to be predicted."""
-        return FactorScores(self.factors.user_factors, self.factors.fold_in_songs(self.plays))
+    def scores_of(self, model: Model, known_plays: Plays) -> Scores:
+        """Return a model's scores.
+
+        Args:
+            model: any of them, the oracle too.
+            known_plays: of the songs that the factors know, by the same users.
+        """
+        return model.scores(Listeners(self.factors, known_plays), self.new_songs)
 
     def scores_of_champion(self, champion: Bundle, training_plays: Plays) -> FactorScores:
         """Return the scores of a bundle that lives in another space.

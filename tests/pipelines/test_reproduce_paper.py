@@ -1,0 +1,88 @@
+"""needledrop-reproduce-paper: its parameters and sizes, and a whole run in small."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from needledrop.errors import ConfigRejected
+from pipelines.destinations import PAPER_DESTINATIONS
+from pipelines.parameters import checked, parameters_of, read_config
+from pipelines.reproduce_paper import reproduce_paper_pipeline
+from tests.pipelines.conftest import N_SONGS, ROOT, call
+
+KNOWN = parameters_of(reproduce_paper_pipeline)
+CONFIGS = sorted((ROOT / "pipelines" / "configs" / "reproduce-paper").glob("*.yaml"))
+SMALL = {
+    "models": '["linear","mlr","mlp","cnn_wpe"]',
+    "n_seeds": 1,
+    "n_factors": 6,
+    "n_words": 20,
+    "n_epochs": 3,
+    "min_epochs": 1,
+    "n_filters": "[8,8,8]",
+    "n_hidden": "[8]",
+    "n_hidden_mlp": 16,
+    "n_epochs_mlp": 5,
+    "n_steps_mlr": 10,
+    "n_resamples": 100,
+    "n_folds": 3,
+    "n_processes": 1,
+    "validation_share": 0.2,
+    "test_share": 0.3,
+}
+
+
+def test_every_parameter_has_a_description_and_those_with_a_range_are_known():
+    assert [name for name, one in KNOWN.items() if not one.description.strip()] == []
+    assert set(PAPER_DESTINATIONS) <= set(KNOWN)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_sizes_are_accepted_as_they_are(path):
+    checked(read_config(path), KNOWN)
+
+
+def test_the_sizes_are_those_of_the_paper():
+    sizes = {path.stem: read_config(path) for path in CONFIGS}
+    assert list(sizes) == ["demo", "full", "subset"]
+    subset, full = sizes["subset"], sizes["full"]
+    assert (subset["n_songs"], subset["n_users"], subset["n_factors"]) == (9330, 20_000, 50)
+    assert (full["n_songs"], full["n_users"], full["n_factors"]) == (0, 0, 400)
+    assert {one["n_seeds"] for one in sizes.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    "values", [{"n_songs": -1}, {"n_folds": 1}, {"n_hidden_mlp": 0}, {"window_frames_2014": 3}]
+)
+def test_a_value_out_of_range_is_refused_by_its_name(values):
+    with pytest.raises(ConfigRejected, match=next(iter(values))):
+        checked(values, KNOWN)
+
+
+@pytest.mark.long
+def test_a_whole_run_in_small_and_the_same_again(catalogue, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in ("plays.tsv", "tracks.csv", "audio"):
+        (data / name).symlink_to(catalogue / name)
+    with (data / "tags.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["track_id", "tag", "score"])
+        table.writerows([f"TR{n:03}", f"drone {n % 2}", 100] for n in range(N_SONGS))
+    done = call("run", "reproduce-paper", "--data", data, "--out", out, **SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    tables = json.loads((out / "report-reproduce-paper" / "paper.json").read_text())
+    splits = tables["measured_here"]["splits"]
+    assert set(splits) == {"random", "artist"}
+    for result in splits.values():
+        assert set(result["models"]) == {"random", "linear", "mlr", "mlp", "cnn_wpe", "oracle"}
+    assert tables["measured_here"]["tags"]
+    page = (out / "report-reproduce-paper" / "paper.html").read_text()
+    assert "OTHER DATASET, reported" in page
+    again = call("run", "reproduce-paper", "--data", data, "--out", out, **SMALL)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("taken from an earlier run") == 8
+    assert json.loads(Path(out / "report-reproduce-paper" / "paper.json").read_text()) == tables

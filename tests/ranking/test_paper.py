@@ -1,0 +1,130 @@
+"""The paper's tables: which trainings there are, seeds gathered, ratios, and files."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from needledrop.errors import ArtifactBroken, ConfigRejected, ShapeMismatch
+from needledrop.ranking.evaluate import EvaluationConfig, evaluate
+from needledrop.ranking.paper import (
+    FULL,
+    SUBSET,
+    SplitResult,
+    Training,
+    over_seeds,
+    plan_of,
+    ratio,
+    results_from_report,
+)
+from needledrop.ranking.paper_page import page_of_paper
+from needledrop.ranking.report import Estimate
+from needledrop.ranking.scores import RandomScores
+
+N_USERS, N_SONGS = 60, 40
+
+
+@pytest.fixture(scope="module")
+def report(given_scores):
+    generator = np.random.default_rng(0)
+    played = (generator.random((N_USERS, N_SONGS)) < 0.2).astype(np.int64)
+    played[:, 0] = 1
+    noise = [generator.normal(size=(N_USERS, N_SONGS)) for _ in range(3)]
+    models = {
+        "random#0": RandomScores(N_USERS, N_SONGS, 0),
+        "random#1": RandomScores(N_USERS, N_SONGS, 1),
+        "linear#0": given_scores(played + noise[0]),
+        "cnn_mse#0": given_scores(2 * played + noise[1]),
+        "cnn_mse#1": given_scores(2 * played + noise[2]),
+        "oracle#0": given_scores(9 * played + noise[0]),
+    }
+    ids = [f"SO{n:02}" for n in range(N_SONGS)]
+    config = EvaluationConfig(n_resamples=200, n_threads=1)
+    return evaluate(models, sparse.csr_matrix(played), ids, played.sum(axis=0), config)
+
+
+COSTS = {f"cnn_mse#{seed}": Training(10.0 + seed, 5.0, 100, "cpu") for seed in range(2)}
+
+
+def test_seeds_are_gathered_and_ratios_are_of_means(report):
+    models, differences = results_from_report(report, COSTS)
+    assert list(models) == ["random", "linear", "cnn_mse", "oracle"]
+    seeds = [report.models[f"cnn_mse#{seed}"].metrics["map_500"] for seed in (0, 1)]
+    cnn = models["cnn_mse"]
+    assert cnn.map_500.mean == pytest.approx(np.mean([one.mean for one in seeds]))
+    assert cnn.map_500.low == pytest.approx(np.mean([one.low for one in seeds]))
+    assert (cnn.map_500.lowest, cnn.map_500.highest) == (
+        min(one.mean for one in seeds),
+        max(one.mean for one in seeds),
+    )
+    assert cnn.map_500.n_seeds == 2
+    assert cnn.map_to_linear == pytest.approx(cnn.map_500.mean / models["linear"].map_500.mean)
+    assert cnn.auc_of_oracle == pytest.approx(
+        (cnn.auc.mean - 0.5) / (models["oracle"].auc.mean - 0.5)
+    )
+    assert [one.wall_seconds for one in cnn.trainings] == [10.0, 11.0]
+    assert models["linear"].trainings == ()
+
+    # Two seeds against one model without seeds: each seed is compared with it.
+    one = differences["cnn_mse - linear"]
+    assert one.n_seeds == 2
+    assert one.mean == pytest.approx(cnn.map_500.mean - models["linear"].map_500.mean)
+    assert one.low > 0
+
+
+def test_ratios_need_what_they_are_to(report):
+    import dataclasses
+
+    without = dataclasses.replace(
+        report, models={name: one for name, one in report.models.items() if "oracle" not in name}
+    )
+    with pytest.raises(ShapeMismatch, match="oracle"):
+        results_from_report(without, {})
+    assert ratio(1.0, 0.0) is None
+    assert ratio(None, 1.0) is None
+    assert over_seeds([Estimate(None, None, None, 0)]).mean is None
+
+
+def result_of(report, kind="random") -> SplitResult:
+    models, differences = results_from_report(report, COSTS)
+    return SplitResult(kind, 100, 20, N_SONGS, N_USERS, 5, models, differences)
+
+
+def test_a_result_comes_back_from_its_file_in_the_order_of_the_tables(report, tmp_path):
+    result = result_of(report)
+    result.save(tmp_path / "result.json")
+    loaded = SplitResult.load(tmp_path / "result.json")
+    assert loaded == result
+    assert list(loaded.models) == ["random", "linear", "cnn_mse", "oracle"]
+    for content in ("[]", '{"format": 9}', '{"format": 1, "models": 3}'):
+        (tmp_path / "broken.json").write_text(content)
+        with pytest.raises(ArtifactBroken, match="evaluate again"):
+            SplitResult.load(tmp_path / "broken.json")
+
+
+def test_a_model_without_randomness_is_trained_once():
+    assert plan_of(["linear", "mlp"], 3) == ["linear#0", "mlp#0", "mlp#1", "mlp#2"]
+    for models, n_seeds, words in (
+        (["linear", "abacus"], 3, "'abacus'"),
+        (["linear", "linear"], 3, "each model once"),
+        ([], 3, "each model once"),
+        (["mlp"], 0, "n_seeds"),
+        (["oracle"], 1, "'oracle'"),
+    ):
+        with pytest.raises(ConfigRejected, match=words):
+            plan_of(models, n_seeds)
+
+
+def test_the_page_labels_every_reported_figure_as_of_another_dataset(report):
+    page = page_of_paper([result_of(report), result_of(report, "artist")], None)
+    text = page.text()
+    sections = text.split("<h2>")
+    for table in (SUBSET, FULL):
+        for precision, auc in table.figures.values():
+            for figure in (f"{precision:.5f}", f"{auc:.5f}"):
+                [section] = [one for one in sections if figure in one]
+                assert "OTHER DATASET, reported" in section
+    assert "artist-disjoint" in text
+    assert "No tags came" in text
+    # The paper's CNN is 44.8 times as good as random there, and 2.1 times as linear on the subset.
+    assert "44.800" in text
+    assert "2.100" in text
