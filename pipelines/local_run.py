@@ -30,7 +30,7 @@ from components.journal import TIMES_VARIABLE, TTY_VARIABLE
 from needledrop.artifacts import read_json, whole_folder, write_json
 from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import NeedledropError
-from pipelines.terminal import Terminal
+from pipelines.terminal import StepFailed, Terminal
 
 _KEPT_RUNS = 3
 
@@ -105,7 +105,7 @@ def run_locally(
         own = {"run_id": run_id} if "run_id" in wanted else {}
         try:
             _call(pipeline, {**places, **arguments, **own}, terminal)
-        except RuntimeError:
+        except (RuntimeError, StepFailed):
             raise RunFailed(terminal.failure(out / "run.log")) from None
         artifacts = next(path for path in root.iterdir() if path.name != "step_times")
         # kfp can take a container that failed for one that succeeded: the engine may have removed

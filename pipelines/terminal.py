@@ -11,6 +11,13 @@ from components.journal import MARK
 _EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
 
 
+class StepFailed(BaseException):
+    """A step said that it failed, and the next one is being started.
+
+    No Exception: kfp says what it starts through logging, which would swallow one and go on.
+    """
+
+
 class Terminal:
     """Takes all that kfp prints: everything into the log, what is meant for people to the screen.
 
@@ -66,7 +73,7 @@ class Terminal:
         if started := _EXECUTING.search(line):
             if self._errors:
                 # A container that failed and was taken for one that succeeded.
-                raise RuntimeError
+                raise StepFailed
             self.steps.append(started[1])
             seconds = time.monotonic() - self._started
             self._show(f"\n[{seconds:4.0f} s] {started[1]}")
