@@ -139,6 +139,14 @@ class NearbySearch:
         found: Indices = np.concatenate([columns[0][columns[0] >= 0], behind])
         return found
 
+    def all_candidates(self, query: Floats, may_appear: NDArray[np.bool_], n_most: int) -> Indices:
+        """Return columns (n,) among which the best of a query (k,) are, all of them."""
+        scores = inner_products(query[np.newaxis], self._factors)
+        scores[0, ~may_appear] = -np.inf
+        columns, _ = top_songs(scores, min(n_most, int(may_appear.sum())))
+        best: Indices = columns[0]
+        return best
+
     def exactly(self, query: Floats, columns: Indices) -> Floats:
         """Return the scores (n,) float32 of columns (n,) for a query (k,)."""
         return exact_products(self._factors[columns], query)
@@ -161,8 +169,12 @@ class _NearbyScores:
     def best(self, row: int, n_best: int) -> Best:
         """Return the best columns of a row with their scores."""
         query, may_appear = self._queries[row], self._may_appear[row]
+        n_best = max(0, min(n_best, int(may_appear.sum())))
         # Eight bits may misplace some around the last place: they are scored again from more.
         columns = self._search.candidates(query, may_appear, 2 * n_best + 32)
+        if len(columns) < min(2 * n_best, int(may_appear.sum())):
+            # Few may appear, and not in the lists that were looked through: all are looked at.
+            columns = self._search.all_candidates(query, may_appear, 2 * n_best + 32)
         scores = self._search.exactly(query, columns)
         order = np.lexsort((columns, -scores))[:n_best]
         return columns[order], scores[order]

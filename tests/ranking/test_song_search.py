@@ -88,6 +88,19 @@ def test_added_songs_are_found_among_the_others_and_hidden_like_them(world, near
     assert N_SONGS not in nearby.scores(listeners[:1]).best(0, 5)[0]
 
 
+@pytest.mark.parametrize("n_left", [0, 1, 30, 300])
+def test_few_that_may_appear_are_all_found_wherever_they_lie(world, nearby, n_left):
+    songs, listeners = world
+    left = np.random.default_rng(3).permutation(N_SONGS)[:n_left]
+    scores = nearby.scores(listeners[:1])
+    scores.hide(0, np.setdiff1d(np.arange(N_SONGS), left))
+
+    columns, _ = scores.best(0, 40)
+
+    by_score = songs[left].astype(np.float64) @ listeners[0].astype(np.float64)
+    assert columns.tolist() == left[np.argsort(-by_score, kind="stable")][:40].tolist()
+
+
 def test_search_stays_exact_up_to_the_size_and_where_no_part_suffices(world):
     songs, listeners = world
     assert isinstance(search_of(songs, listeners, exact_up_to=songs.size), InnerProductSearch)
