@@ -1,0 +1,95 @@
+"""What a data folder tells about songs: names, artists, listeners, tags and clips."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from needledrop.audio.clips import find_clips
+from needledrop.errors import InputError
+from needledrop.looking.tags import read_tags
+from needledrop.plays.tracks import Tracks, read_tracks
+from needledrop.plays.triplets import read_plays
+
+_TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
+_PLAYS = (
+    "plays.tsv",
+    "plays.tsv.gz",
+    "plays.parquet",
+    "train_triplets.txt",
+    "train_triplets.txt.gz",
+)
+_TAGS = ("tags.csv", "tags.csv.gz", "tags.parquet")
+
+
+@dataclass(frozen=True)
+class SongFacts:
+    """What is known about songs, by song id; what is unknown is absent.
+
+    Attributes:
+        title, artist_id: texts.
+        artist_name: by artist id.
+        listeners: how many played the song.
+        tags: the best fitting first.
+        clips: the file with the song's sound.
+    """
+
+    title: Mapping[str, str] = field(default_factory=dict)
+    artist_id: Mapping[str, str] = field(default_factory=dict)
+    artist_name: Mapping[str, str] = field(default_factory=dict)
+    listeners: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    clips: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "SongFacts":
+        """Read a folder that follows the data contract; only its tracks have to be there.
+
+        Raises:
+            InputError: the folder or its tracks are not there, or a file can't be read.
+        """
+        if not folder.is_dir():
+            raise InputError(f"--data {folder}: expected a folder with tracks, plays and audio")
+        tracks_file = _first(folder, _TRACKS)
+        if tracks_file is None:
+            raise InputError(f"--data {folder}: expected one of {', '.join(_TRACKS)}, found none")
+        tracks = read_tracks(str(tracks_file)).tracks
+        track_of = tracks.track_of()
+        tags = _first(folder, _TAGS)
+        audio = folder / "audio"
+        clips = find_clips(audio, track_of.items()).path_of if audio.is_dir() else {}
+        return cls(
+            title=_titles(tracks),
+            artist_id=tracks.artist_of(),
+            artist_name=_artist_names(tracks),
+            listeners=_listeners(_first(folder, _PLAYS)),
+            tags=read_tags(tags, {track: song for song, track in track_of.items()}) if tags else {},
+            clips={song_id: Path(clip.location) for song_id, clip in clips.items()},
+        )
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _titles(tracks: Tracks) -> dict[str, str]:
+    if tracks.title is None:
+        return {}
+    pairs = zip(tracks.song_id.tolist(), tracks.title.tolist(), strict=True)
+    return {song_id: title for song_id, title in pairs if title}
+
+
+def _artist_names(tracks: Tracks) -> dict[str, str]:
+    if tracks.artist_id is None or tracks.artist_name is None:
+        return {}
+    pairs = zip(tracks.artist_id.tolist(), tracks.artist_name.tolist(), strict=True)
+    return {artist: name for artist, name in pairs if artist and name}
+
+
+def _listeners(plays_file: Path | None) -> dict[str, int]:
+    if plays_file is None:
+        return {}
+    plays = read_plays(str(plays_file)).plays
+    counts = np.bincount(plays.user_song.indices, minlength=len(plays.song_ids))
+    return dict(zip(plays.song_ids.tolist(), counts.tolist(), strict=True))
