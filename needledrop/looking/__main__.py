@@ -101,6 +101,10 @@ def _look(options: argparse.Namespace) -> int:
         )
     bundle = Bundle.load(_bundle_folder(options))
     facts = SongFacts.read(options.data)
+    if facts.n_broken_rows:
+        print(
+            f"{facts.n_broken_rows:,} broken rows of {options.data} are left out", file=sys.stderr
+        )
     folder = options.clips or options.data / "audio"
     links = {}
     if options.clips or folder.is_dir():

@@ -38,11 +38,12 @@ def coloured_by_tag(tags: Sequence[tuple[str, ...]]) -> Colouring:
     Args:
         tags: (n,) each song's, the best fitting first.
     """
-    classes = _most_frequent(tag for of_song in tags for tag in dict.fromkeys(of_song))
+    frequent = frozenset(_most_frequent(tag for of_song in tags for tag in dict.fromkeys(of_song)))
+    best = [next((tag for tag in of_song if tag in frequent), None) for of_song in tags]
+    # A frequent tag that fits no song best has no colour.
+    classes = _most_frequent(tag for tag in best if tag is not None)
     number = {tag: at for at, tag in enumerate(classes)}
-    class_of = [
-        next((number[tag] for tag in of_song if tag in number), _NO_CLASS) for of_song in tags
-    ]
+    class_of = [number.get(tag, _NO_CLASS) if tag is not None else _NO_CLASS for tag in best]
     return Colouring("tag", classes, np.array(class_of, dtype=np.int64))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from needledrop.audio.clips import find_clips
 from needledrop.errors import InputError
 from needledrop.looking.tags import read_tags
-from needledrop.plays.tracks import Tracks, read_tracks
-from needledrop.plays.triplets import read_plays
+from needledrop.plays.tracks import Tracks, examine_tracks
+from needledrop.plays.triplets import examine_plays
 
 _TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
 _PLAYS = (
@@ -33,6 +33,8 @@ class SongFacts:
         listeners: how many played the song.
         tags: the best fitting first.
         clips: the file with the song's sound.
+        n_broken_rows: of tracks and plays, which were set aside; how many may be broken is judged
+            where a version is made, not where it is looked at.
     """
 
     title: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class SongFacts:
     listeners: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clips: Mapping[str, Path] = field(default_factory=dict)
+    n_broken_rows: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "SongFacts":
@@ -54,8 +57,10 @@ class SongFacts:
         tracks_file = _first(folder, _TRACKS)
         if tracks_file is None:
             raise InputError(f"--data {folder}: expected one of {', '.join(_TRACKS)}, found none")
-        tracks = read_tracks(str(tracks_file)).tracks
+        reading = examine_tracks(str(tracks_file))
+        tracks = reading.tracks
         track_of = tracks.track_of()
+        listeners, n_broken_plays = _listeners(_first(folder, _PLAYS))
         tags = _first(folder, _TAGS)
         audio = folder / "audio"
         clips = find_clips(audio, track_of.items()).path_of if audio.is_dir() else {}
@@ -63,9 +68,10 @@ class SongFacts:
             title=_titles(tracks),
             artist_id=tracks.artist_of(),
             artist_name=_artist_names(tracks),
-            listeners=_listeners(_first(folder, _PLAYS)),
+            listeners=listeners,
             tags=read_tags(tags, {track: song for song, track in track_of.items()}) if tags else {},
             clips={song_id: Path(clip.location) for song_id, clip in clips.items()},
+            n_broken_rows=len(reading.rejected) + n_broken_plays,
         )
 
 
@@ -87,9 +93,12 @@ def _artist_names(tracks: Tracks) -> dict[str, str]:
     return {artist: name for artist, name in pairs if artist and name}
 
 
-def _listeners(plays_file: Path | None) -> dict[str, int]:
+def _listeners(plays_file: Path | None) -> tuple[dict[str, int], int]:
+    """Return song_id -> listeners, and how many rows were broken."""
     if plays_file is None:
-        return {}
-    plays = read_plays(str(plays_file)).plays
+        return {}, 0
+    reading = examine_plays(str(plays_file))
+    plays = reading.plays
     counts = np.bincount(plays.user_song.indices, minlength=len(plays.song_ids))
-    return dict(zip(plays.song_ids.tolist(), counts.tolist(), strict=True))
+    listeners = dict(zip(plays.song_ids.tolist(), counts.tolist(), strict=True))
+    return listeners, len(reading.rejected)

@@ -1,6 +1,6 @@
-// The artists at both ends of each factor; a dozen at first, more on demand.
+// The artists at both ends of each factor; some at first, more on demand.
 
-const AT_ONCE = 12;
+const AT_ONCE = matchMedia("(min-width: 44rem)").matches ? 12 : 4;
 
 function showFactors(wanted) {
   const list = at("factor-list");

@@ -200,7 +200,7 @@ class SongMap {
       pen.arc(...this.pixel(song), radius, 0, FULL);
     };
     const size = Math.min(9, (songs.id.length > 1500 ? 2.2 : songs.id.length > 400 ? 3.2 : 5) * this.zoom ** 0.35);
-    const isBehind = (song) => this.colourOf(song) === "--dot" || (this.only && !this.only(song));
+    const isBehind = (song) => (this.only ? !this.only(song) : this.colourOf(song) === "--dot");
     for (const behind of [true, false]) {
       for (const song of songs.id.keys()) {
         if (isBehind(song) !== behind) continue;

@@ -86,7 +86,7 @@ function tell() {
   const shared = [[training, "training songs"], [heldOut, "held-out songs"]].filter(([mean]) => mean !== null).map(([mean, who]) => `${mean} for ${who}`).join(", ");
   const listed = about.n_queries < about.n_songs ? ` Neighbours are listed for ${number(about.n_queries)} of them: those asked for, the most played, and a draw that prefers held-out songs.` : "";
   const unusable = about.n_unusable ? ` ${number(about.n_unusable)} clips could not be used.` : "";
-  at("foot").textContent = `Neighbours are compared by the cosine of predicted usage patterns, among the ${number(about.n_played)} songs that were played and can be heard; of ${about.n_nearest}, both lists share on average ${shared || "none"}.${listed}${unusable}`;
+  at("foot").textContent = `Neighbours are compared by the cosine of predicted usage patterns, among the ${number(about.n_played)} songs that were played and can be heard; of ${about.n_nearest}, both lists share on average ${shared || "none"}; by chance it would be ${about.n_by_chance}.${listed}${unusable}`;
 }
 
 function offerStarts() {
