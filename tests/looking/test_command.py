@@ -1,11 +1,13 @@
 """``python -m needledrop.looking``: what it writes, and what it says where it can't."""
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
+from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.encoders.bundle import Bundle
 from needledrop.errors import FrontendMismatch
 from needledrop.looking.__main__ import main
@@ -45,7 +47,7 @@ def test_the_page_holds_what_can_be_heard(looked, places):
 
 def test_nothing_is_loaded_from_elsewhere(looked):
     html = looked.read_text(encoding="utf-8").partition('id="data"')[0]
-    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,", "#song"]
+    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,", "#song", "#song"]
     assert "http" not in html.replace("http-equiv", "")
     assert "default-src 'none'" in html
 
@@ -84,6 +86,28 @@ def test_predicted_factors_are_the_encoders_and_usage_the_catalogues(places):
     assert np.array_equal(songs.usage[:2], bundle.catalogue.song_factors[:2])
     assert not songs.usage[2].any()
     assert songs.is_played.tolist() == [True, True, False]
+
+
+def test_a_runs_features_are_found_and_are_what_the_clips_say(looked, places, tmp_path):
+    bundle, clips = Bundle.load(places[0]), SongFacts.read(places[1]).clips
+    run = tmp_path / "run"
+    register(Registry(run / "registry"), places[0], bundle, tmp_path)
+    for name, some in (("older", dict(list(clips.items())[:2])), ("newer", clips)):
+        manifest = run / "artifacts" / name / "p" / "extract-features" / "features"
+        manifest.mkdir(parents=True)
+        config = ExtractionConfig(frontend=bundle.frontend, n_processes=1)
+        extract_features(some, tmp_path / "shards", manifest / "features.json", config)
+        os.utime(manifest / "features.json", (len(some), len(some)))
+    page = tmp_path / "look.html"
+    assert called("--run", run, "--data", places[1], "--out", page) == 0
+    heard, by_clip = data_in(page), data_in(looked)
+    assert heard["songs"]["id"] == by_clip["songs"]["id"]
+    assert heard["factors"] == by_clip["factors"]
+    # Features are kept in float16, so cosines may differ by a thousandth.
+    for one, other in zip(heard["by_audio"], by_clip["by_audio"], strict=True):
+        assert np.abs(np.array(one[1]) - np.array(other[1])).max() <= 2
+    # No sample of the sound is in the page, and no address outside the data folder.
+    assert all(link.startswith(("../", "./")) for link in heard["songs"]["link"] if link)
 
 
 def test_broken_clips_and_rows_are_left_out_and_counted(places, tmp_path, capsys):

@@ -234,6 +234,9 @@ def test_a_phone_needs_no_sideways_scroll_and_a_tap_chooses(visit, scheme):
     page.locator("#map").scroll_into_view_if_needed()
     page.touchscreen.tap(*place_on_screen(page, 9))
     expect(page.locator("#song-title")).not_to_have_text(re.compile("^endless"))
+    expect(page.locator("#chosen")).to_contain_text(page.locator("#song-title").text_content())
+    page.locator("#chosen").click()
+    expect(page.locator("#song-title")).to_be_in_viewport()
     nameless = page.locator("button, input, canvas").evaluate_all(
         "all => all.filter(one => !one.textContent.trim() && !one.labels?.length"
         " && !one.ariaLabel).length"

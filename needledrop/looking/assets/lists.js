@@ -50,7 +50,7 @@ class SongCard {
     at(id).replaceChildren(...rows.map((song, place) => {
       const item = document.createElement("li");
       item.classList.toggle("in-both", inBoth.has(song));
-      item.append(pickOf(song, this.picked), element("span", (cosines[place] / 1000).toFixed(2), { class: "score", title: "cosine of usage patterns" }));
+      item.append(pickOf(song, this.picked), element("span", (cosines[place] / 1000).toFixed(3), { class: "score", title: "cosine of usage patterns" }));
       return item;
     }));
   }

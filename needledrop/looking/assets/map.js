@@ -217,7 +217,7 @@ class SongMap {
       pen.strokeStyle = colour(name);
       pen.stroke();
     };
-    this.listed.forEach((song) => ring(song, size + 3, 2, "--ink"));
+    this.listed.forEach((song) => ring(song, size + 2, 1.5, "--ink"));
     if (this.chosen !== null) {
       ring(this.chosen, size + 6, 6, "--sheet");
       ring(this.chosen, size + 6, 3.5, "--warm");

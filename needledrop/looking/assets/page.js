@@ -11,6 +11,7 @@ const map = new SongMap(at("map"), at("tip"), at("map-said"), (song) => show(son
 
 function show(song, how) {
   map.choose(song, card.show(song, how));
+  at("chosen").lastChild.textContent = songs.title[song];
 }
 
 function colourMap() {
