@@ -118,7 +118,7 @@ def test_each_colour_has_its_legend_and_paints_another_map(visit):
         # The radio button lies under its label, which is what people press.
         page.locator("#colours label", has_text=name).click()
         expect(page.locator("#legend button").first).to_have_text(first)
-        page.wait_for_timeout(50)  # one frame
+        page.evaluate("new Promise(requestAnimationFrame)")
         seen.add(page.locator("#map").screenshot())
     assert len(seen) == 4
     page.locator("#legend button").first.click()
@@ -128,7 +128,7 @@ def test_each_colour_has_its_legend_and_paints_another_map(visit):
 def test_colours_are_on_the_canvas(visit):
     page = visit()
     page.locator("#colours label", has_text="artist").click()
-    page.wait_for_timeout(50)
+    page.evaluate("new Promise(requestAnimationFrame)")
     saturated = page.evaluate(
         """() => {
           const canvas = document.getElementById("map");
@@ -242,6 +242,27 @@ def test_a_phone_needs_no_sideways_scroll_and_a_tap_chooses(visit, scheme):
         " && !one.ariaLabel).length"
     )
     assert nameless == 0
+
+
+def test_two_fingers_zoom(visit):
+    page = visit(**PHONE)
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *places: float) -> None:
+        points = [{"x": x + place, "y": y, "id": at} for at, place in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    expect(page.locator("#map")).not_to_have_class("closer")
+    fingers("touchStart", -20, 20)
+    for apart in (30, 45, 60, 80):
+        fingers("touchMove", -apart, apart)
+    fingers("touchEnd")
+    expect(page.locator("#map")).to_have_class("closer")
+    page.get_by_role("button", name="Show the whole map").click()
+    expect(page.locator("#map")).not_to_have_class("closer")
 
 
 def test_a_clip_that_was_moved_away_is_said(visit):

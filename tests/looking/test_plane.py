@@ -61,6 +61,14 @@ def test_songs_that_are_all_alike_have_places():
     assert np.isfinite(tsne_plane(np.full((20, 4), 0.5, np.float32))).all()
 
 
+def test_of_many_songs_some_are_asked(monkeypatch):
+    directions, _ = clusters(n_each=20)
+    places = np.random.default_rng(0).standard_normal((120, 2)).astype(np.float32)
+    monkeypatch.setattr(plane, "_N_ASKED", 60)
+    assert kept_neighbours(directions, directions[:, :2].copy()) <= 1
+    assert 0 < kept_neighbours(directions, places) < 0.5
+
+
 def test_kept_neighbours_equal_a_loop():
     directions, _ = clusters(n_each=5)
     places = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32)
