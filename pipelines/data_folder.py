@@ -4,17 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from needledrop.errors import InputError
-
-_PLAYS = (
-    "plays.tsv",
-    "plays.tsv.gz",
-    "plays.parquet",
-    "train_triplets.txt",
-    "train_triplets.txt.gz",
-)
-_TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
-_TAGS = ("tags.parquet", "tags.csv", "tags.csv.gz")
-
+from needledrop.plays.data_folder import AUDIO_FOLDER, PLAYS_FILES, TAGS_FILES, TRACKS_FILES
 
 SOURCES = ("plays", "tracks", "audio")
 OPTIONAL_SOURCES = ("tags",)
@@ -33,16 +23,16 @@ def sources_in(folder: Path, wanted: Collection[str] = SOURCES) -> dict[str, str
         raise InputError(f"--data {folder}: expected a folder with {names}")
     sources = {}
     if "audio" in wanted:
-        if not (folder / "audio").is_dir():
+        if not (folder / AUDIO_FOLDER).is_dir():
             raise InputError(
                 f"--data {folder}: expected a folder of clips named audio in it; name another with "
                 "--set audio=PATH"
             )
-        sources["audio"] = str((folder / "audio").resolve())
-    for what, names in (("plays", _PLAYS), ("tracks", _TRACKS)):
+        sources["audio"] = str((folder / AUDIO_FOLDER).resolve())
+    for what, names in (("plays", PLAYS_FILES), ("tracks", TRACKS_FILES)):
         if what in wanted:
             sources[what] = _first(folder, names, what)
-    tags = [name for name in _TAGS if (folder / name).is_file()]
+    tags = [name for name in TAGS_FILES if (folder / name).is_file()]
     if "tags" in wanted and tags:
         sources["tags"] = str((folder / tags[0]).resolve())
     return sources

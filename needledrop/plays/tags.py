@@ -29,13 +29,13 @@ class Tags:
     """Which songs have which tags.
 
     Attributes:
-        songs_of: tag -> the ids of its songs.
+        songs_of: tag -> the ids of its songs, each with the score that it has it with.
         n_rows: all rows.
         n_rejected: rows without a tag or a song id, or with a score that is no number.
         n_unknown: rows of tracks or songs that the tracks don't have.
     """
 
-    songs_of: Mapping[str, frozenset[str]]
+    songs_of: Mapping[str, Mapping[str, float]]
     n_rows: int
     n_rejected: int = 0
     n_unknown: int = 0
@@ -43,9 +43,20 @@ class Tags:
     def most_frequent(self, n_tags: int, song_ids: NDArray[np.str_]) -> list[str]:
         """Return the tags that most of some songs have, the most frequent first, ties by name."""
         among = set(song_ids.tolist())
-        counts = {tag: len(songs & among) for tag, songs in self.songs_of.items()}
+        counts = {tag: len(songs.keys() & among) for tag, songs in self.songs_of.items()}
         ranked = sorted(counts, key=lambda tag: (-counts[tag], tag))
         return [tag for tag in ranked if counts[tag]][:n_tags]
+
+    def by_song(self) -> dict[str, tuple[str, ...]]:
+        """Return each song's tags, the best fitting first, by name among equals."""
+        scores: dict[str, dict[str, float]] = defaultdict(dict)
+        for tag, songs in self.songs_of.items():
+            for song_id, score in songs.items():
+                scores[song_id][tag] = score
+        return {
+            song_id: tuple(sorted(of_tag, key=lambda tag: (-of_tag[tag], tag)))
+            for song_id, of_tag in scores.items()
+        }
 
     def of_songs(self, tags: list[str], song_ids: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Return (I, g): whether each song has each of some tags."""
@@ -72,7 +83,7 @@ def read_tags(
         TagsRejected: it can't be read, lacks a column, or too many of its rows are broken.
     """
     songs = set(song_of_track.values())
-    songs_of: dict[str, set[str]] = defaultdict(set)
+    songs_of: dict[str, dict[str, float]] = defaultdict(dict)
     n_rows = n_rejected = n_unknown = 0
     for file in source_files(source, what=_WHAT, rejected=TagsRejected):
         with opened(file, what=_WHAT, rejected=TagsRejected) as content:
@@ -86,16 +97,14 @@ def read_tags(
                 elif song not in songs:
                     n_unknown += 1
                 elif score >= min_score:
-                    songs_of[tag].add(song)
+                    songs_of[tag][song] = max(score, songs_of[tag].get(song, score))
     if not n_rows or n_rejected > max_rejected_share * n_rows:
         raise TagsRejected(
             f"tags: expected rows with a tag, a song and a score that is a number, got "
             f"{n_rejected} broken of {n_rows} rows in {source}, more than "
             f"{max_rejected_share:.1%}; mend the file"
         )
-    return Tags(
-        {tag: frozenset(songs) for tag, songs in songs_of.items()}, n_rows, n_rejected, n_unknown
-    )
+    return Tags(dict(songs_of), n_rows, n_rejected, n_unknown)
 
 
 def _rows(content: Content, name: str) -> Iterator[dict[str, str | None]]:
