@@ -27,11 +27,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from needledrop.audio.feature_store import FeatureStore
-from needledrop.audio.frontend import FrontendConfig
+from needledrop.audio.frontend import N_MFCCS, ClipFeatures, FrontendConfig
 from needledrop.audio.shards import save_log_mel
 from needledrop.encoders.cnn import CnnConfig, CnnEnsemble
 from needledrop.encoders.objectives import mean_squared_error
-from needledrop.encoders.training import TrainingConfig, TrainingSet, seeded_initialisation, train
+from needledrop.encoders.training import (
+    TrainingConfig,
+    TrainingSet,
+    seeded_initialisation,
+    torch_device,
+    train,
+)
 from needledrop.storage.opening import place_at
 
 N_SONGS, N_FRAMES, N_FACTORS = 96, 1292, 50
@@ -68,9 +74,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=uncompiled, choices=VARIANTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    if options.device == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads"
     print(f"{machine()}, torch {torch.__version__}, {device.type}, {where}")
     used = {VARIANTS[name].precision for name in options.variants}
@@ -161,21 +165,27 @@ def ceiling(device: torch.device, dtype: torch.dtype) -> float:
     return best
 
 
-def store_in(dtype: str, manifest: Path | None, folder: Path) -> FeatureStore:
+def store_in(
+    dtype: str, manifest: Path | None, folder: Path, n_songs: int = N_SONGS
+) -> FeatureStore:
     """A store of this dtype: the given one's songs, or noise."""
     source = FeatureStore.open(manifest) if manifest else None
     frontend = source.frontend if source else FrontendConfig()
     generator = np.random.default_rng(0)
     (folder / "shard-0").mkdir(parents=True)
-    ids = source.song_ids[:N_SONGS].tolist() if source else [f"SO{n}" for n in range(N_SONGS)]
+    ids = source.song_ids[:n_songs].tolist() if source else [f"SO{n}" for n in range(n_songs)]
     clips = [
-        source[song].log_mel
+        source[song]
         if source
-        else generator.gamma(1.0, 1.0, (N_FRAMES, frontend.n_mels)).astype(np.float16)
+        else ClipFeatures(
+            generator.gamma(1.0, 1.0, (N_FRAMES, frontend.n_mels)).astype(np.float16),
+            np.zeros((N_FRAMES, N_MFCCS), np.float16),
+        )
         for song in ids
     ]
-    stops = np.cumsum([len(clip) for clip in clips]).tolist()
-    save_log_mel(folder / "shard-0", np.concatenate(clips), dtype)
+    stops = np.cumsum([len(clip.log_mel) for clip in clips]).tolist()
+    save_log_mel(folder / "shard-0", np.concatenate([clip.log_mel for clip in clips]), dtype)
+    np.save(folder / "shard-0" / "mfcc.npy", np.concatenate([clip.mfcc for clip in clips]))
     frames = dict(zip(ids, zip([0, *stops], stops, strict=False), strict=True))
     about = {"frames": frames, "rejected": [], "identities": {}, "log_mel_dtype": dtype}
     (folder / "shard-0" / "clips.json").write_text(json.dumps(about))

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -75,6 +76,7 @@ class ExtractionConfig:
         window_seconds: float,
         max_clip_seconds: float,
         n_processes: int,
+        log_mel_dtype: str = "float16",
     ) -> "ExtractionConfig":
         """Return what training hears with: all bands up to half the sample rate, whole windows.
 
@@ -93,7 +95,8 @@ class ExtractionConfig:
             window_seconds=window_seconds,
         )
         limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
-        return cls(frontend, limits, n_processes=n_processes)
+        dtype = cast(LogMelDtype, log_mel_dtype)  # looked at when it is built
+        return cls(frontend, limits, n_processes=n_processes, log_mel_dtype=dtype)
 
 
 def extract_features(

@@ -31,7 +31,7 @@ from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.augmentation import Augmentation
 from needledrop.encoders.objectives import Objective, mean_squared_error
 from needledrop.encoders.processes import Processes, joined_processes
-from needledrop.encoders.windows import Windows, windows_on
+from needledrop.encoders.windows import Windows, ahead, windows_on
 from needledrop.errors import ConfigRejected, InputError
 from needledrop.storage.opening import place_and_name
 
@@ -229,7 +229,10 @@ def train(
     network.to(device)
     learner = processes.shared(network)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,  # a third of the time
     )
     state = _RunState(network, optimizer, config)
     if checkpoint:
@@ -408,37 +411,50 @@ def _one_epoch(
     seed = np.random.SeedSequence([config.seed, number, *rank])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed.generate_state(1)[0]))  # of dropout
-        generator = np.random.default_rng([config.seed, number, 1])
-        for rows, starts in songs.batches(number, config, max(2, processes.n_processes)):
-            augmentation = Augmentation.draw(
-                generator,
-                len(rows),
-                songs.store.frontend.n_mels,
-                masked_bands=config.masked_bands,
-                mixup=config.mixup,
-            )
-            part = processes.part(len(rows))
-            needed = augmentation.needed(part)
-            inputs, wanted = augmentation.apply(
-                windows(rows[needed], starts[needed]),
-                torch.from_numpy(songs.targets[rows[needed]]).to(device),
-                part,
-            )
+        batches = _batches(songs, windows, config, number, processes)
+        # On a CPU the thread that prepares takes cores from the network: a third slower.
+        if device.type == "cuda":
+            batches = ahead(batches)
+        for inputs, wanted, n_part, n_batch in batches:
             if stopwatch:
-                stopwatch.is_ready(len(part))
+                stopwatch.is_ready(n_part)
             with torch.autocast(device.type, torch.bfloat16, enabled=_is_half(config, device)):
                 predicted = learner(inputs)
             loss = objective(predicted.float(), wanted)
             state.optimizer.zero_grad(set_to_none=True)
-            share = processes.share(len(part), len(rows))
+            share = processes.share(n_part, n_batch)
             (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
             state.step()
-            total += loss.item() * len(part)
-            n_windows += len(part)
+            total += loss.item() * n_part
+            n_windows += n_part
             if stopwatch:
                 stopwatch.has_learned()
     all_total, n_all = processes.total(total, n_windows)
     return all_total / n_all
+
+
+def _batches(
+    songs: TrainingSet, windows: Windows, config: TrainingConfig, number: int, processes: Processes
+) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+    """Yield this process's augmented inputs and targets, how many they are, and the batch's size.
+
+    Nothing here draws from torch's generator, so it may run in another thread.
+    """
+    generator = np.random.default_rng([config.seed, number, 1])
+    for rows, starts in songs.batches(number, config, max(2, processes.n_processes)):
+        augmentation = Augmentation.draw(
+            generator,
+            len(rows),
+            songs.store.frontend.n_mels,
+            masked_bands=config.masked_bands,
+            mixup=config.mixup,
+        )
+        part = processes.part(len(rows))
+        needed = augmentation.needed(part)
+        heard = windows(rows[needed], starts[needed])
+        targets = torch.from_numpy(songs.targets[rows[needed]]).to(heard.device)
+        inputs, wanted = augmentation.apply(heard, targets, part)
+        yield inputs, wanted, len(part), len(rows)
 
 
 def _is_half(config: TrainingConfig, device: torch.device) -> bool:

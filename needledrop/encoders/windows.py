@@ -7,7 +7,9 @@ Both give the same bits.
 Shapes: n windows, t frames, m mel bands, s songs, f frames of all songs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from needledrop.errors import ShapeMismatch
 
 # (n,) rows of songs and (n,) first frames -> (n, t, m) float32 on the device.
 Windows = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+Batch = TypeVar("Batch")
 _SHARE_OF_FREE_MEMORY = 0.5  # the rest is for what the network computes
 
 
@@ -42,6 +45,15 @@ def n_bytes_of(store: FeatureStore, song_ids: NDArray[np.str_]) -> int:
     """Return how many bytes the songs' log-mel takes as it is stored."""
     n_frames = sum(store.n_frames(song_id) for song_id in song_ids.tolist())
     return n_frames * store.frontend.n_mels * np.dtype(store.log_mel_dtype).itemsize
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches in their order, the next one made by another thread in the meantime."""
+    with ThreadPoolExecutor(1, "windows") as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 class ResidentWindows:

@@ -1,5 +1,6 @@
 """Windows on the device: the same bits from its memory as from the maps, and how fast it went."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from needledrop.encoders.training import TrainingSet, train
-from needledrop.encoders.windows import ResidentWindows, n_bytes_of, windows_on
+from needledrop.encoders.windows import ResidentWindows, ahead, n_bytes_of, windows_on
 from needledrop.errors import ConfigRejected, ShapeMismatch
 from tests.encoders.test_training import QUICK, flat, network, rising, training_set
 
@@ -30,6 +31,24 @@ def test_windows_from_memory_are_those_of_the_maps(heard, heard_in_eight_bits, d
     for bad in (31, -1):
         with pytest.raises(ShapeMismatch, match=f"song {song_ids[1]}, got one that starts at"):
             resident(np.array([0, 1]), np.array([0, bad]))
+
+
+def test_batches_are_prepared_ahead_in_their_order_and_fail_where_they_fail():
+    made = []
+
+    def batches():
+        for number in range(4):
+            made.append((number, threading.current_thread().name))
+            yield number
+        raise ShapeMismatch("of the fifth")
+
+    taken = []
+    with pytest.raises(ShapeMismatch, match="of the fifth"):
+        taken.extend(ahead(batches()))
+    assert taken == [0, 1, 2, 3]
+    assert [number for number, _ in made] == taken
+    assert all(name.startswith("windows") for _, name in made)
+    assert list(ahead(iter([]))) == []
 
 
 def test_training_in_eight_bits_repeats_itself_and_comes_near(heard, heard_in_eight_bits):
