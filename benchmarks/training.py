@@ -1,7 +1,7 @@
 """Training at speed: windows a second of the real loop, and how much of the machine they use.
 
-    python benchmarks/training.py [--features features.json] [--device cpu] [--threads 2]
-                                  [--variants float32 bfloat16 …] [--epochs 2]
+    PYTHONPATH=. python benchmarks/training.py [--features features.json] [--device cpu]
+                                  [--threads 2] [--variants float32 bfloat16 …] [--epochs 2]
 
 For each kind of network, at its default size: windows per second, achieved FLOP/s (forward and
 backward, counted by torch.utils.flop_counter) as a share of the machine's ceiling, and the share of

@@ -412,7 +412,7 @@ def _one_epoch(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed.generate_state(1)[0]))  # of dropout
         batches = _batches(songs, windows, config, number, processes)
-        # On a CPU the thread that prepares takes cores from the network: a third slower.
+        # On a CPU the thread that prepares takes cores from the network (docs/adr/0022).
         if device.type == "cuda":
             batches = ahead(batches)
         for inputs, wanted, n_part, n_batch in batches:
