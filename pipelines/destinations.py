@@ -57,6 +57,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "max_clip_seconds": (DecodeLimits, "max_seconds"),
     "max_rejected_clips_share": (ScoringConfig, "max_rejected_clips_share"),
     "n_processes": (ExtractionConfig, "n_processes"),
+    "log_mel_dtype": (ExtractionConfig, "log_mel_dtype"),
     "n_words": (BagOfWordsConfig, "n_words"),
     "n_epochs": (TrainingConfig, "n_epochs"),
     "windows_per_song": (TrainingConfig, "windows_per_song"),

@@ -21,6 +21,7 @@ def hear_catalogue(
     window_seconds: float,
     max_clip_seconds: float,
     n_processes: int,
+    log_mel_dtype: str,
 ):
     """Hear the clips in as many parts as asked for; none where 0 are, which costs nothing."""
     with dsl.If(n_feature_shards > 0, name="in-shards"):
@@ -40,5 +41,6 @@ def hear_catalogue(
                 window_seconds=window_seconds,
                 max_clip_seconds=max_clip_seconds,
                 n_processes=n_processes,
+                log_mel_dtype=log_mel_dtype,
             ).set_display_name("hear-shard")
     apply_settings(planned, heard)

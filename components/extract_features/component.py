@@ -22,6 +22,7 @@ def extract_features(
     max_rejected_clips_share: float,
     n_words: int,
     n_processes: int,
+    log_mel_dtype: str,
     features: Output[Dataset],
     clip_report: Output[HTML],
     metrics: Output[Metrics],
@@ -44,6 +45,7 @@ def extract_features(
         max_rejected_clips_share: with a larger share of unusable clips the step fails.
         n_words: K-means words of the bag-of-words baseline.
         n_processes: 0 takes one for each core.
+        log_mel_dtype: what log-mel is stored in: float16, or uint8 for half the bytes.
         features: manifest of the shards, bag of words, and the rejected clips.
         clip_report: how many clips were heard, and why the others were not.
         metrics: counts.
@@ -65,6 +67,7 @@ def extract_features(
             window_seconds=window_seconds,
             max_clip_seconds=max_clip_seconds,
             n_processes=n_processes,
+            log_mel_dtype=log_mel_dtype,
         )
         extract(
             Path(tracks.path),

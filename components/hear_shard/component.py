@@ -20,6 +20,7 @@ def hear_shard(
     window_seconds: float,
     max_clip_seconds: float,
     n_processes: int,
+    log_mel_dtype: str,
     metrics: Output[Metrics],
 ):
     """Hear one part of the catalogue into the workspace, where extract_features finds it.
@@ -38,6 +39,7 @@ def hear_shard(
         window_seconds: what the network hears at once.
         max_clip_seconds: longer clips are rejected.
         n_processes: 0 takes one for each core.
+        log_mel_dtype: what log-mel is stored in: float16, or uint8 for half the bytes.
         metrics: clips heard.
     """
     from pathlib import Path
@@ -56,6 +58,7 @@ def hear_shard(
             window_seconds=window_seconds,
             max_clip_seconds=max_clip_seconds,
             n_processes=n_processes,
+            log_mel_dtype=log_mel_dtype,
         )
         hear(Path(tracks.path), audio, workspace, config, shard, n_feature_shards, log)
         log.save_metrics(metrics)

@@ -10,14 +10,21 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from needledrop.artifacts import fingerprint_of_bytes, write_json
 from needledrop.audio.decode import DecodeLimits
-from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.feature_store import VERSION_OF_DTYPE, FeatureStore
 from needledrop.audio.frontend import FrontendConfig
-from needledrop.audio.shards import existing_shards, identity_of_clip, write_shard
+from needledrop.audio.shards import (
+    LOG_MEL_FILE,
+    LogMelDtype,
+    existing_shards,
+    identity_of_clip,
+    write_shard,
+)
 from needledrop.errors import ConfigRejected
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import is_remote, place_and_name, place_at
@@ -33,12 +40,15 @@ class ExtractionConfig:
         limits: what a clip may be.
         clips_per_shard: how many clips are lost at most when a run is stopped, per process.
         n_processes: 0 takes one for each core.
+        log_mel_dtype: ``float16``, or ``uint8`` for half the bytes, rounded to 256 levels for each
+            mel band of a shard.
     """
 
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     clips_per_shard: int = 32
     n_processes: int = 0
+    log_mel_dtype: LogMelDtype = "float16"
 
     def __post_init__(self) -> None:
         if not 1 <= self.clips_per_shard <= 100_000:
@@ -48,6 +58,10 @@ class ExtractionConfig:
         if not 0 <= self.n_processes <= 1024:
             raise ConfigRejected(
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
+            )
+        if self.log_mel_dtype not in LOG_MEL_FILE:
+            raise ConfigRejected(
+                f"features.log_mel_dtype: expected float16 or uint8, got {self.log_mel_dtype!r}"
             )
 
     @classmethod
@@ -62,6 +76,7 @@ class ExtractionConfig:
         window_seconds: float,
         max_clip_seconds: float,
         n_processes: int,
+        log_mel_dtype: str = "float16",
     ) -> "ExtractionConfig":
         """Return what training hears with: all bands up to half the sample rate, whole windows.
 
@@ -80,7 +95,8 @@ class ExtractionConfig:
             window_seconds=window_seconds,
         )
         limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
-        return cls(frontend, limits, n_processes=n_processes)
+        dtype = cast(LogMelDtype, log_mel_dtype)  # looked at when it is built
+        return cls(frontend, limits, n_processes=n_processes, log_mel_dtype=dtype)
 
 
 def extract_features(
@@ -129,6 +145,8 @@ def extract_features(
             on_clips(n_done, len(clips))
     shards.sort()
     about = {
+        "version": VERSION_OF_DTYPE[config.log_mel_dtype],
+        "log_mel_dtype": config.log_mel_dtype,
         "shards_folder": place.uri,
         "frontend": asdict(config.frontend),
         "frontend_fingerprint": config.frontend.fingerprint,
@@ -139,7 +157,7 @@ def extract_features(
     with manifest_place.new_file(name) as temporary:
         write_json(temporary, about)
     # Not the manifest as it is by now: another run may have put its own there.
-    return FeatureStore(place, config.frontend, shards, files)
+    return FeatureStore(place, config.frontend, shards, files, config.log_mel_dtype)
 
 
 def extract_part(
@@ -190,7 +208,7 @@ def extract_part(
 
 def _identities(files: Mapping[str, StoredFile], config: ExtractionConfig) -> dict[str, str]:
     return {
-        song_id: identity_of_clip(file, config.frontend, config.limits)
+        song_id: identity_of_clip(file, config.frontend, config.limits, config.log_mel_dtype)
         for song_id, file in files.items()
     }
 
@@ -217,6 +235,7 @@ def _written_shards(
                 folder,
                 config.frontend,
                 config.limits,
+                config.log_mel_dtype,
             )
         )
     if not jobs:

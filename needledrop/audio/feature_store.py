@@ -3,24 +3,30 @@
 The manifest lists the shards of one catalogue (:mod:`needledrop.audio.shards`); it is the artifact
 that later steps open, and :mod:`needledrop.audio.extraction` makes it. Shards and manifest each lie
 in a folder or behind a URI; a shard behind a URI is fetched to this machine once, when something in
-it is first touched.
+it is first touched. Log-mel that is stored in eight bits is float16 again to whoever reads it.
 """
 
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from needledrop.artifacts import read_json
+from needledrop.audio.eight_bits import EightBits
 from needledrop.audio.frontend import ClipFeatures, FrontendConfig
 from needledrop.audio.rejected_clips import RejectedClip
-from needledrop.audio.shards import clips_of_shards
+from needledrop.audio.shards import BANDS_FILE, LOG_MEL_FILE, LogMelDtype, clips_of_shards
 from needledrop.errors import ArtifactBroken, ShapeMismatch
 from needledrop.storage.opening import place_and_name, place_at
 from needledrop.storage.place import Place, StoredFile
+
+# A manifest's, by what it stores: from before there were versions comes float16, and who knows only
+# that must not read the other.
+VERSION_OF_DTYPE: dict[LogMelDtype, int] = {"float16": 1, "uint8": 2}
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,10 @@ class _Place:
     shard: str
     start: int
     stop: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
 
 
 class FeatureStore:
@@ -37,6 +47,7 @@ class FeatureStore:
         frontend: what they were made with.
         song_ids: (I,) str, sorted; the songs that have features.
         rejected: the clips that could not be used.
+        log_mel_dtype: what the log-mel is stored in, ``float16`` or ``uint8``.
     """
 
     def __init__(
@@ -45,8 +56,10 @@ class FeatureStore:
         frontend: FrontendConfig,
         shards: list[str],
         clips: Mapping[str, StoredFile],
+        log_mel_dtype: LogMelDtype = "float16",
     ) -> None:
         self.frontend = frontend
+        self.log_mel_dtype = log_mel_dtype
         self._clips = clips
         self._place = shards_place
         self._places: dict[str, _Place] = {}
@@ -56,6 +69,12 @@ class FeatureStore:
                 raise ArtifactBroken(
                     f"expected the shard {shard} in {shards_place.uri}, found none; run "
                     "extract_features again"
+                )
+            stored = about.get("log_mel_dtype", "float16")
+            if stored != log_mel_dtype:
+                raise ArtifactBroken(
+                    f"expected log-mel in {log_mel_dtype} in the shard {shard}, got {stored}; "
+                    "run extract_features again"
                 )
             for song_id, (start, stop) in about["frames"].items():
                 self._places[song_id] = _Place(shard, start, stop)
@@ -70,27 +89,53 @@ class FeatureStore:
         """Open the store that a manifest, at a path or a URI, lists.
 
         Raises:
-            ArtifactBroken: the manifest or one of its shards is not there.
+            ArtifactBroken: the manifest or one of its shards is not there, or stores log-mel in a
+                way that this version of needledrop doesn't know.
         """
         place, name = place_and_name(manifest)
         about = read_json(place.file(name) or Path(manifest))
+        version, dtype = about.get("version", 1), about.get("log_mel_dtype", "float16")
+        if dtype not in get_args(LogMelDtype) or version != VERSION_OF_DTYPE[dtype]:
+            raise ArtifactBroken(
+                f"expected features of version 1 (float16) or 2 (uint8), got version {version} "
+                f"({dtype}) in {name}; read them with the needledrop that made them, or run "
+                "extract_features again"
+            )
         return cls(
             place_at(about["shards_folder"]),
             FrontendConfig(**about["frontend"]),
             about["shards"],
             {song_id: StoredFile(**clip) for song_id, clip in about["clips"].items()},
+            dtype,
         )
 
     def __contains__(self, song_id: object) -> bool:
         return song_id in self._places
 
     def __getitem__(self, song_id: str) -> ClipFeatures:
-        """Return views of a song's log-mel and MFCCs; nothing is read until it is touched."""
+        """Return a song's log-mel and MFCCs, as views of which nothing is read until it is touched.
+
+        Log-mel that is stored in eight bits is read, and made float16.
+        """
         place = self._places[song_id]
         return ClipFeatures(
-            self._open_array(place.shard, "log_mel.npy")[place.start : place.stop],
-            self._open_array(place.shard, "mfcc.npy")[place.start : place.stop],
+            self._log_mel(song_id), self._open_array(place.shard, "mfcc.npy")[place.rows]
         )
+
+    def _log_mel(self, song_id: str) -> NDArray[np.float16]:
+        stored = self.stored(song_id)
+        if self.log_mel_dtype == "float16":
+            return stored
+        return EightBits(stored, *self.bands(song_id)).log_mel()
+
+    def stored(self, song_id: str) -> NDArray[Any]:
+        """Return a view of a song's (t, m) log-mel as it is stored, float16 or uint8."""
+        place = self._places[song_id]
+        return self._open_array(place.shard, LOG_MEL_FILE[self.log_mel_dtype])[place.rows]
+
+    def bands(self, song_id: str) -> NDArray[np.float32]:
+        """Return the (2, m) steps and floors of a song's log-mel, where it is stored in uint8."""
+        return self._open_array(self._places[song_id].shard, BANDS_FILE)
 
     def windows(
         self, song_ids: NDArray[np.str_], starts: NDArray[np.int64], window_frames: int
@@ -108,7 +153,8 @@ class FeatureStore:
         Raises:
             ShapeMismatch: a window reaches beyond its clip.
         """
-        windows = np.empty((len(song_ids), window_frames, self.frontend.n_mels), np.float16)
+        shape = (len(song_ids), window_frames, self.frontend.n_mels)
+        windows = np.empty(shape, self.log_mel_dtype)
         for row, (song_id, start) in enumerate(
             zip(song_ids.tolist(), starts.tolist(), strict=True)
         ):
@@ -118,8 +164,13 @@ class FeatureStore:
                     f"expected a window of {window_frames} frames inside the {n_frames} of song "
                     f"{song_id}, got one that starts at {start}"
                 )
-            windows[row] = self[song_id].log_mel[start : start + window_frames]
-        return windows
+            windows[row] = self.stored(song_id)[start : start + window_frames]
+        if self.log_mel_dtype == "float16":
+            return windows
+        bands = np.empty((len(song_ids), 2, self.frontend.n_mels), np.float32)
+        for row, song_id in enumerate(song_ids.tolist()):
+            bands[row] = self.bands(song_id)
+        return EightBits(windows, bands[:, 0], bands[:, 1]).log_mel()
 
     def n_frames(self, song_id: str) -> int:
         """Return the number t of a song's frames."""
@@ -131,14 +182,17 @@ class FeatureStore:
         return self._clips[song_id]
 
     def location(self, song_id: str) -> str:
-        """Return where a song's log-mel lies: ``shard/log_mel.npy#start:stop``, in frames."""
-        place = self._places[song_id]
-        return f"{place.shard}/log_mel.npy#{place.start}:{place.stop}"
+        """Return where a song's log-mel lies: ``shard/log_mel.npy#start:stop``, in frames.
 
-    def _map_array(self, shard: str, name: str) -> NDArray[np.float16]:
+        In eight bits it is ``levels.npy``.
+        """
+        place = self._places[song_id]
+        return f"{place.shard}/{LOG_MEL_FILE[self.log_mel_dtype]}#{place.start}:{place.stop}"
+
+    def _map_array(self, shard: str, name: str) -> NDArray[Any]:
         try:
             path = self._place.folder(shard) / name
-            array: NDArray[np.float16] = np.load(path, mmap_mode="r")
+            array: NDArray[Any] = np.load(path, mmap_mode="r")
         except (OSError, ValueError, ArtifactBroken) as error:
             raise ArtifactBroken(
                 f"expected {name} in shard {shard}, got {error}; remove the shard's folder and "

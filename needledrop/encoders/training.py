@@ -13,6 +13,7 @@ Shapes: n windows, t frames, m mel bands, k factors.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.augmentation import Augmentation
 from needledrop.encoders.objectives import OBJECTIVES, Objective, mean_squared_error
 from needledrop.encoders.processes import Processes, joined_processes
+from needledrop.encoders.windows import Windows, ahead, windows_on
 from needledrop.errors import ConfigRejected, InputError
 from needledrop.storage.opening import place_and_name
 
@@ -62,6 +64,8 @@ class TrainingConfig:
             gradients are cut at norm 1: a network without normalisation else runs off to NaN.
         seed: of everything random.
         device: ``auto`` takes CUDA where it is there.
+        precision: of what the network computes, ``float32`` or ``bfloat16``; ``auto`` takes
+            bfloat16 on CUDA alone (docs/adr/0022).
     """
 
     n_epochs: int = 30
@@ -78,6 +82,7 @@ class TrainingConfig:
     optimizer: str = "adamw"
     seed: int = 0
     device: str = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in (
@@ -121,6 +126,10 @@ class TrainingConfig:
             raise ConfigRejected(
                 f"training.device: expected auto, cpu or cuda, got {self.device!r}"
             )
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigRejected(
+                f"training.precision: expected auto, float32 or bfloat16, got {self.precision!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,21 @@ class Epoch:
     number: int
     loss: float
     validation_score: float | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast an epoch went, its validation apart.
+
+    Attributes:
+        n_windows: that this process learned from.
+        seconds: that it took.
+        seconds_waiting: of these, before a batch was ready: gathered, moved and augmented.
+    """
+
+    n_windows: int
+    seconds: float
+    seconds_waiting: float
 
 
 @dataclass(frozen=True)
@@ -179,13 +203,6 @@ class TrainingSet:
                 return
             yield rows, starts[first : first + config.batch_size]
 
-    def windows(
-        self, rows: NDArray[np.int64], starts: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32] | NDArray[np.int64]]:
-        """Return the (n, t, m) windows of songs from these frames on, and their (n, k) targets."""
-        windows = self.store.windows(self.song_ids[rows], starts, self.window_frames)
-        return windows, self.targets[rows]
-
 
 def train(
     network: nn.Module,
@@ -197,6 +214,7 @@ def train(
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_pace: Callable[[Pace], None] | None = None,
 ) -> list[Epoch]:
     """Train a network, leave it with the weights of its best epoch, and return its history.
 
@@ -212,6 +230,8 @@ def train(
             fingerprint is not taken up.
         fingerprint: of the data and the configuration.
         on_epoch: called after each epoch, those taken from a checkpoint too.
+        on_pace: called after each epoch that is trained. To be measured, a GPU is waited for after
+            each batch, which makes it slower.
 
     Where several processes share the training, the first one alone validates and keeps the
     checkpoint; all of them end with the same weights and the same history.
@@ -237,9 +257,15 @@ def train(
     for epoch in state.history:
         if on_epoch:
             on_epoch(epoch)
+    windows = windows_on(device, songs.store, songs.song_ids, songs.window_frames)
     while not state.is_finished:
         number = len(state.history)
-        loss = _one_epoch(learner, songs, objective, state, config, number, device, processes)
+        stopwatch = _Stopwatch(device) if on_pace else None
+        loss = _one_epoch(
+            learner, songs, windows, objective, state, config, number, device, processes, stopwatch
+        )
+        if on_pace and stopwatch:
+            on_pace(stopwatch.pace)
         averaged = state.averaged_network.eval()
         score = (
             processes.by_the_first(partial(validation_score, averaged))
@@ -262,7 +288,8 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
         return torch.optim.SGD(
             network.parameters(), lr=rate, weight_decay=decay, momentum=0.9, nesterov=True
         )
-    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    # Fused, its step takes a third of the time.
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def kept_epoch(history: Sequence[Epoch], config: TrainingConfig) -> Epoch:
@@ -399,12 +426,14 @@ def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _one_epoch(
     learner: nn.Module,
     songs: TrainingSet,
+    windows: Windows,
     objective: Objective,
     state: _RunState,
     config: TrainingConfig,
     number: int,
     device: torch.device,
     processes: Processes,
+    stopwatch: "_Stopwatch | None",
 ) -> float:
     """Take an epoch's steps; return the mean loss of all processes' windows."""
     learner.train()
@@ -413,34 +442,83 @@ def _one_epoch(
     seed = np.random.SeedSequence([config.seed, number, *rank])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed.generate_state(1)[0]))  # of dropout
-        generator = np.random.default_rng([config.seed, number, 1])
-        for rows, starts in songs.batches(number, config, max(2, processes.n_processes)):
-            augmentation = Augmentation.draw(
-                generator,
-                len(rows),
-                songs.store.frontend.n_mels,
-                masked_bands=config.masked_bands,
-                mixup=config.mixup,
-            )
-            part = processes.part(len(rows))
-            needed = augmentation.needed(part)
-            windows, targets = songs.windows(rows[needed], starts[needed])
-            inputs, wanted = augmentation.apply(
-                torch.from_numpy(windows).to(device).float(),
-                torch.from_numpy(targets).to(device),
-                part,
-            )
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        batches = _batches(songs, windows, config, number, processes)
+        # On a CPU the thread that prepares takes cores from the network (docs/adr/0022).
+        if device.type == "cuda":
+            batches = ahead(batches)
+        for inputs, wanted, n_part, n_batch in batches:
+            if stopwatch:
+                stopwatch.is_ready(n_part)
+            with torch.autocast(device.type, torch.bfloat16, enabled=_is_half(config, device)):
                 predicted = learner(inputs)
             loss = objective(predicted.float(), wanted)
             state.optimizer.zero_grad(set_to_none=True)
-            share = processes.share(len(part), len(rows))
+            share = processes.share(n_part, n_batch)
             (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
             state.step()
-            total += loss.item() * len(part)
-            n_windows += len(part)
+            total += loss.item() * n_part
+            n_windows += n_part
+            if stopwatch:
+                stopwatch.has_learned()
     all_total, n_all = processes.total(total, n_windows)
     return all_total / n_all
+
+
+def _batches(
+    songs: TrainingSet, windows: Windows, config: TrainingConfig, number: int, processes: Processes
+) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+    """Yield this process's augmented inputs and targets, how many they are, and the batch's size.
+
+    Nothing here draws from torch's generator, so it may run in another thread.
+    """
+    generator = np.random.default_rng([config.seed, number, 1])
+    for rows, starts in songs.batches(number, config, max(2, processes.n_processes)):
+        augmentation = Augmentation.draw(
+            generator,
+            len(rows),
+            songs.store.frontend.n_mels,
+            masked_bands=config.masked_bands,
+            mixup=config.mixup,
+        )
+        part = processes.part(len(rows))
+        needed = augmentation.needed(part)
+        heard = windows(rows[needed], starts[needed])
+        targets = torch.from_numpy(songs.targets[rows[needed]]).to(heard.device)
+        inputs, wanted = augmentation.apply(heard, targets, part)
+        yield inputs, wanted, len(part), len(rows)
+
+
+def _is_half(config: TrainingConfig, device: torch.device) -> bool:
+    chosen = {"auto": device.type == "cuda", "bfloat16": True, "float32": False}
+    return chosen[config.precision]
+
+
+class _Stopwatch:
+    """Tells the time that batches are waited for from the time that is spent on learning."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.pace = Pace(0, 0.0, 0.0)
+        self._last = time.perf_counter()
+
+    def is_ready(self, n_windows: int) -> None:
+        """A batch of so many windows is there."""
+        self._pass(n_windows, is_waiting=True)
+
+    def has_learned(self) -> None:
+        """It has been learned from."""
+        self._pass(0, is_waiting=False)
+
+    def _pass(self, n_windows: int, *, is_waiting: bool) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        self.pace = Pace(
+            self.pace.n_windows + n_windows,
+            self.pace.seconds + passed,
+            self.pace.seconds_waiting + passed * is_waiting,
+        )
 
 
 @contextmanager

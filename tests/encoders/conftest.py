@@ -8,6 +8,8 @@ import pytest
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import FrontendConfig
+from needledrop.audio.shards import save_log_mel
+from needledrop.storage.opening import place_at
 
 N_SONGS, N_FACTORS, N_FRAMES = 16, 4, 160
 
@@ -49,3 +51,20 @@ def make_heard(folder, n_songs):
         )
     )
     return FeatureStore.open(folder / "features.json"), factors
+
+
+@pytest.fixture(scope="session")
+def heard_in_eight_bits(heard, tmp_path_factory):
+    """The same store, its log-mel in eight bits, in two shards."""
+    store, _ = heard
+    folder = tmp_path_factory.mktemp("eight-bits")
+    for number, song_ids in enumerate(np.array_split(store.song_ids, 2)):
+        shard = folder / f"shard-{number}"
+        shard.mkdir()
+        clips = [store[song] for song in song_ids.tolist()]
+        save_log_mel(shard, np.concatenate([clip.log_mel for clip in clips]), "uint8")
+        np.save(shard / "mfcc.npy", np.concatenate([clip.mfcc for clip in clips]))
+        frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(song_ids)}
+        about = {"frames": frames, "rejected": [], "identities": {}, "log_mel_dtype": "uint8"}
+        (shard / "clips.json").write_text(json.dumps(about))
+    return FeatureStore(place_at(folder), store.frontend, ["shard-0", "shard-1"], {}, "uint8")

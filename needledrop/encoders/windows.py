@@ -1,0 +1,105 @@
+"""Windows of training songs on the device that learns from them.
+
+Where a GPU's memory holds the log-mel of all songs, as it is stored (float16, or eight bits), it is
+copied there once, and windows are gathered there; else each batch is gathered from the memory maps.
+Both give the same bits.
+
+Shapes: n windows, t frames, m mel bands, s songs, f frames of all songs.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.errors import ShapeMismatch
+
+# (n,) rows of songs and (n,) first frames -> (n, t, m) float32 on the device.
+Windows = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+Batch = TypeVar("Batch")
+_SHARE_OF_FREE_MEMORY = 0.5  # the rest is for what the network computes
+
+
+def windows_on(
+    device: torch.device, store: FeatureStore, song_ids: NDArray[np.str_], window_frames: int
+) -> Windows:
+    """Return what gathers windows of these songs: on the device where they fit, or else here."""
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if n_bytes_of(store, song_ids) <= _SHARE_OF_FREE_MEMORY * free_bytes:
+            return ResidentWindows(device, store, song_ids, window_frames)
+
+    def mapped(rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
+        windows = store.windows(song_ids[rows], starts, window_frames)
+        return torch.from_numpy(windows).to(device).float()
+
+    return mapped
+
+
+def n_bytes_of(store: FeatureStore, song_ids: NDArray[np.str_]) -> int:
+    """Return how many bytes the songs' log-mel takes as it is stored."""
+    n_frames = sum(store.n_frames(song_id) for song_id in song_ids.tolist())
+    return n_frames * store.frontend.n_mels * np.dtype(store.log_mel_dtype).itemsize
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches in their order, the next one made by another thread in the meantime."""
+    with ThreadPoolExecutor(1, "windows") as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+class ResidentWindows:
+    """The log-mel of some songs in a device's memory."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        store: FeatureStore,
+        song_ids: NDArray[np.str_],
+        window_frames: int,
+    ) -> None:
+        ids = song_ids.tolist()
+        n_frames = np.array([store.n_frames(song_id) for song_id in ids], np.int64)
+        self._n_frames, self._song_ids = n_frames, song_ids  # (s,)
+        self._first_frames = np.cumsum(n_frames) - n_frames  # (s,)
+        shape = (int(n_frames.sum()), store.frontend.n_mels)
+        dtype = getattr(torch, store.log_mel_dtype)
+        self._log_mel = torch.empty(shape, dtype=dtype, device=device)  # (f, m)
+        for song_id, first, n in zip(ids, self._first_frames, n_frames, strict=True):
+            stored = torch.from_numpy(np.array(store.stored(song_id)))
+            self._log_mel[first : first + n] = stored
+        self._bands: Tensor | None = None  # (s, 2, m)
+        if store.log_mel_dtype == "uint8":
+            self._bands = torch.from_numpy(np.stack([store.bands(song) for song in ids])).to(device)
+        self._frames = torch.arange(window_frames, device=device)  # (t,)
+
+    def __call__(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
+        """Return (n, t, m) float32 windows.
+
+        Raises:
+            ShapeMismatch: a window reaches beyond its song.
+        """
+        beyond = (starts < 0) | (starts + len(self._frames) > self._n_frames[rows])
+        if beyond.any():
+            song, start = rows[beyond][0], starts[beyond][0]
+            raise ShapeMismatch(
+                f"expected a window of {len(self._frames)} frames inside the "
+                f"{self._n_frames[song]} of song {self._song_ids[song]}, got one that starts at "
+                f"{start}"
+            )
+        device = self._log_mel.device
+        first = torch.from_numpy(self._first_frames[rows] + starts).to(device)
+        windows = self._log_mel[first[:, None] + self._frames]
+        if self._bands is None:
+            return windows.float()
+        step, floor = self._bands[torch.from_numpy(rows).to(device)][:, :, None].unbind(1)
+        # By way of float16, as the feature store gives it, and so everybody else.
+        return (windows * step + floor).half().float()
