@@ -11,7 +11,6 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
@@ -27,6 +26,7 @@ _DECODERS = (
     *("pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le"),
 )
 _FREE_BYTES = 4 << 20
+_FRAME_SAMPLES = 32_768
 _SILENT_PEAK = 1e-4  # -80 dB below full scale
 
 
@@ -144,24 +144,21 @@ def _decode_mono(
             stream = file.streams.audio[0]
             rate = _checked_rate(stream.codec_context, limits)
             # Interleaved, in one plane: PyAV 18 looks for the end of the list of planes beyond the
-            # eight that there are, so an array of eight planes or more can crash the process.
-            packed = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
+            # eight that there are, so an array of eight planes or more can crash the process. In
+            # long frames: codecs' own have 20 ms, and Python would take as long as the decoder.
+            packed = av.AudioResampler(
+                format="flt", layout=stream.layout, rate=rate, frame_size=_FRAME_SAMPLES
+            )
             n_channels = stream.codec_context.channels
-            for frame in file.decode(stream):
-                for piece in packed.resample(frame):
-                    samples = piece.to_ndarray().reshape(-1, n_channels)
-                    blocks.append(_averaged(samples))
-                    n_samples += len(blocks[-1])
-                if n_samples > limits.max_seconds * rate:
-                    raise ClipRejected(
-                        "too_long", f"expected at most {limits.max_seconds:g} s of audio, got more"
-                    )
-                if 4 * n_channels * n_samples > max(_FREE_BYTES, limits.max_ratio * len(encoded)):
-                    raise ClipRejected(
-                        "inflated",
-                        f"expected at most {limits.max_ratio:g} bytes of samples for a byte of the "
-                        "file, got more",
-                    )
+            try:
+                for frame in file.decode(stream):
+                    # A codec may say one rate and give another, as AAC with replicated bands does.
+                    n_samples += frame.samples * rate // max(1, frame.sample_rate)
+                    _check_size(n_samples, n_channels, rate, len(encoded), limits)
+                    blocks += _mono(packed.resample(frame), n_channels)
+            finally:
+                if n_samples:
+                    blocks += _mono(packed.resample(None), n_channels)
     except (av.error.FFmpegError, ValueError) as error:
         # A clip that breaks off ends here too; whether enough came is the caller's question.
         if not blocks:
@@ -173,14 +170,30 @@ def _decode_mono(
     return np.concatenate(blocks), rate
 
 
-def _averaged(samples: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the mean over the channels of (n, c) samples; NaN is judged when all are there."""
-    if samples.shape[1] == 1:
-        mono: NDArray[np.float32] = samples[:, 0]
-        return mono
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
-    return mean
+def _mono(frames: list[av.AudioFrame], n_channels: int) -> list[NDArray[np.float32]]:
+    """Return each frame's mean over the channels; NaN is judged when all are there."""
+    blocks: list[NDArray[np.float32]] = []
+    for frame in frames:
+        samples = np.asarray(frame.to_ndarray(), dtype=np.float32).reshape(-1, n_channels)
+        with np.errstate(invalid="ignore", over="ignore"):
+            blocks.append(samples[:, 0] if n_channels == 1 else samples.mean(axis=1))
+    return blocks
+
+
+def _check_size(
+    n_samples: int, n_channels: int, rate: int, n_encoded_bytes: int, limits: DecodeLimits
+) -> None:
+    """Refuse a clip that has become too long, or unpacks to too much."""
+    if n_samples > limits.max_seconds * rate:
+        raise ClipRejected(
+            "too_long", f"expected at most {limits.max_seconds:g} s of audio, got more"
+        )
+    if 4 * n_channels * n_samples > max(_FREE_BYTES, limits.max_ratio * n_encoded_bytes):
+        raise ClipRejected(
+            "inflated",
+            f"expected at most {limits.max_ratio:g} bytes of samples for a byte of the file, got "
+            "more",
+        )
 
 
 def _checked_rate(codec: "av.AudioCodecContext | None", limits: DecodeLimits) -> int:
