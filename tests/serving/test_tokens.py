@@ -102,13 +102,16 @@ def check_refused(keys: TokenKeys, shown: str, *words: str) -> None:
         {"private": EC_KEY, "algorithm": "ES256", "kid": "ec-1"},
         {"kid": None},
         {"aud": ["another", AUDIENCE]},
-        {"exp": time.time() - 5},  # clocks differ a little
-        {"nbf": time.time() + 5},
     ],
-    ids=["rsa", "ec", "no-kid", "several-audiences", "just-expired", "almost-valid"],
+    ids=["rsa", "ec", "no-kid", "several-audiences"],
 )
 def test_tokens_that_open(keys: TokenKeys, shown: dict[str, Any]) -> None:
     keys.check(token(**shown))
+
+
+def test_clocks_may_differ_a_little(keys: TokenKeys) -> None:
+    keys.check(token(exp=time.time() - 5))
+    keys.check(token(nbf=time.time() + 5))
 
 
 def test_pem_keys_open_whatever_the_kid_and_any_issuer_where_none_is_said(tmp_path: Path) -> None:
