@@ -22,7 +22,12 @@ from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.cnn2d import Cnn2d
 from needledrop.encoders.model import FactorModel, ModelContent
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.window_network import WindowNetwork, dense_layers
+from needledrop.encoders.window_network import (
+    WindowNetwork,
+    dense_layers,
+    pooled_over_time,
+    tuples_from,
+)
 from needledrop.errors import ConfigRejected, ShapeMismatch
 
 # More than these fall out of a core's cache: 32 windows take 1.1 ms each, 256 take 1.8 ms.
@@ -84,11 +89,7 @@ class CnnConfig:
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "CnnConfig":
         """Make a configuration from JSON, whose lists stand for tuples."""
-        arguments: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        return cls(**arguments)
+        return cls(**tuples_from(settings))
 
 
 class Cnn(WindowNetwork):
@@ -122,10 +123,7 @@ class Cnn(WindowNetwork):
         maps = self.convolutions(self.standardised(windows).transpose(1, 2).unsqueeze(2)).squeeze(
             2
         )  # (n, c, t')
-        pooled = torch.cat(  # (n, 3c)
-            [maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1
-        )
-        factors: Tensor = self.dense(pooled)  # (n, k)
+        factors: Tensor = self.dense(pooled_over_time(maps))  # (n, k)
         return factors
 
 

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from needledrop.encoders.cnn import CnnEncoder, network_state
 from needledrop.encoders.model import ModelContent
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.window_network import WindowNetwork, dense_layers
+from needledrop.encoders.window_network import (
+    WindowNetwork,
+    dense_layers,
+    pooled_over_time,
+    tuples_from,
+)
 from needledrop.errors import ConfigRejected
 
 _SMALLEST_NORM = 1e-12
@@ -82,11 +86,7 @@ class Cnn2014Config:
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "Cnn2014Config":
         """Make a configuration from JSON, whose lists stand for tuples."""
-        arguments: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        return cls(**arguments)
+        return cls(**tuples_from(settings))
 
 
 class Cnn2014(WindowNetwork):
@@ -119,10 +119,7 @@ class Cnn2014(WindowNetwork):
             ShapeMismatch: not (n, t, m).
         """
         maps = self.convolutions(self.standardised(windows).transpose(1, 2))  # (n, c, t')
-        pooled = torch.cat(  # (n, 3c)
-            [maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1
-        )
-        factors: Tensor = self.dense(pooled)  # (n, k)
+        factors: Tensor = self.dense(pooled_over_time(maps))  # (n, k)
         return factors
 
 

@@ -4,6 +4,7 @@ Shapes: n windows, t frames, m mel bands, k factors.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,18 @@ class WindowNetwork(nn.Module):
                 "were they made by another front end?"
             )
         return (windows - self.band_mean) / self.band_deviation
+
+
+def pooled_over_time(maps: Tensor) -> Tensor:
+    """Return each map's mean, maximum and root mean square over time, (n, 3c) from (n, c, t)."""
+    return torch.cat([maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1)
+
+
+def tuples_from(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's arguments from JSON, whose lists stand for tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
 
 
 def dense_layers(
