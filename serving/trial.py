@@ -121,14 +121,14 @@ def wait_until_ready(
     """
     reason = ""
     while not reason:
+        # Read before asking: it may load the champion and say so just after it was asked.
+        has_looked_for_champion = "needledrop serves" in _written(output)
         ready = is_ready(url)
         if ready:
             return
         if server.poll() is not None:
             reason = f"the predictor ended with status {server.returncode}"
-        elif ready is not None and "needledrop serves" in _written(
-            output
-        ):  # so it has looked for a champion
+        elif ready is not None and has_looked_for_champion:
             reason = "the predictor is up, but has no champion that it can load"
         elif time.monotonic() > deadline:
             reason = "the predictor did not start in time"

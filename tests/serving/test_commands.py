@@ -1,10 +1,14 @@
 """The commands, as a person or a Makefile calls them."""
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from needledrop.encoders.bundle import Bundle
 from serving.client import Client
 from serving.terminal import ask
+from serving.trial import wait_until_ready
 from tests.serving.world import Server
 
 
@@ -161,3 +166,30 @@ def test_try_asks_about_a_song_that_nobody_has_played(
 def test_try_without_a_champion_or_a_clip(tmp_path: Path) -> None:
     check_failure(command("try", "--registry", str(tmp_path)), 2, "a clip or --data")
     check_failure(command("try", "--registry", str(tmp_path), "clip.ogg"), 1, "found none")
+
+
+def test_a_champion_loaded_just_after_the_question_is_waited_for(
+    server: Server, tmp_path: Path
+) -> None:
+    """A server that says it is not ready, and then, before the line is read, that it serves."""
+    written = tmp_path / "output"
+    written.touch()
+    status = server.get("/v1/status").json
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_ready = written.stat().st_size > 0
+            written.write_text("needledrop serves latent-factors (bundle 0123)\n")
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps({**status, "ready": is_ready}).encode())
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as door, written.open() as output:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{door.server_port}"
+        wait_until_ready(server.process, url, output, time.monotonic() + 60)
+        door.shutdown()
