@@ -47,6 +47,7 @@ def component(place: Place, name: str, *, suffix: str = "", **changed) -> None:
     from importlib import import_module
 
     from kfp.dsl import Artifact
+
     from pipelines.train import train_pipeline
 
     class Metrics:
@@ -112,9 +113,9 @@ def factorize(engine: str):
 def publish(place: Place) -> None:
     """As publish_features does with factors, and then as deploy_predictor does with a champion."""
     import numpy as np
+
     from feature_repo.facts import SongFacts
     from feature_repo.store import FactorStore
-
     from needledrop.encoders.catalogue import AUDIO, USAGE
     from needledrop.factors.wmf import Factors
     from needledrop.plays.split import Split
@@ -151,13 +152,13 @@ def publish(place: Place) -> None:
 def evaluate(place: Place) -> None:
     """The report for the factors that test songs' own plays give, over some of the listeners."""
     import numpy as np
-    from needledrop.ranking.scores import FactorScores
     from scipy import sparse
 
     from needledrop.factors.wmf import Factors
     from needledrop.plays.split import Split
     from needledrop.plays.triplets import Plays
     from needledrop.ranking import evaluate as evaluation
+    from needledrop.ranking.scores import FactorScores
 
     watch = Watch("evaluate")
     factors, plays = Factors.load(place.factors_torch), Plays.load(place.accepted_plays)
@@ -186,6 +187,7 @@ def serve(place: Place) -> None:
     import urllib.request
 
     import pyarrow.parquet as pq
+
     from tests.serving.world import free_port
 
     users = pq.read_table(place.accepted_plays / "users.parquet").column(0).to_pylist()[::997]
