@@ -9,7 +9,7 @@ Shape letters: U users, I songs, n rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from needledrop.plays.rows import RawRows, read_rows
 from needledrop.plays.source import MAX_LINE_BYTES
 
 __all__ = ["FileSummary", "Plays", "PlaysConfig", "PlaysReading", "examine_plays", "read_plays"]
+
+_PAIRS_OF_A_GROUP = 1 << 21
+_DICTIONARY_BYTES = 1 << 26
+_ID = pa.dictionary(pa.int32(), pa.string())
+_PAIRS = pa.schema([("user_id", _ID), ("song_id", _ID), ("play_count", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,19 @@ class Plays:
 
     def save(self, path: Path) -> None:
         """Write a folder: ``plays.parquet`` (triplets), ``users.parquet``, ``songs.parquet``."""
-        codes = self.user_song.tocoo()
         users, songs = _text_array(self.user_ids), _text_array(self.song_ids)
-        pairs = pa.table(
-            {
-                "user_id": pa.DictionaryArray.from_arrays(codes.row.astype(np.int32), users),
-                "song_id": pa.DictionaryArray.from_arrays(codes.col.astype(np.int32), songs),
-                "play_count": codes.data,
-            }
-        )
         by_song: dict[str, Any] = {"song_id": songs}
         if self.last_played_at is not None:
             by_song["last_played_at"] = pa.array(self.last_played_at, pa.timestamp("us", tz="UTC"))
         with whole_folder(path) as folder:
-            pq.write_table(pairs, folder / "plays.parquet", compression="zstd")
+            with pq.ParquetWriter(
+                folder / "plays.parquet",
+                _PAIRS,
+                compression="zstd",
+                dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            ) as writer:
+                for pairs in _groups_of_pairs(self.user_song, users, songs):
+                    writer.write_table(pairs, row_group_size=_PAIRS_OF_A_GROUP)
             pq.write_table(pa.table({"user_id": users}), folder / "users.parquet")
             pq.write_table(pa.table(by_song), folder / "songs.parquet")
 
@@ -297,6 +301,37 @@ def _file_summaries(rows: RawRows, judgement: Judgement) -> tuple[FileSummary, .
     return tuple(
         FileSummary(file, n_accepted[index] + n_rejected[file], n_rejected[file], n_plays[index])
         for index, file in enumerate(rows.files)
+    )
+
+
+def _groups_of_pairs(
+    user_song: sparse.csr_matrix, users: pa.Array, songs: pa.Array
+) -> Iterator[pa.Table]:
+    """Yield the pairs in the order of the matrix, each table with the ids that it names alone.
+
+    A file holds a dictionary for each of its row groups: with all ids in each, those of a million
+    users are written, and later read, dozens of times.
+    """
+    user_of = np.repeat(np.arange(user_song.shape[0], dtype=np.int32), np.diff(user_song.indptr))
+    for start in range(0, user_song.nnz, _PAIRS_OF_A_GROUP) or (0,):
+        some = slice(start, start + _PAIRS_OF_A_GROUP)
+        yield pa.table(
+            {
+                "user_id": _named(user_of[some], users),
+                "song_id": _named(user_song.indices[some], songs),
+                "play_count": user_song.data[some],
+            },
+            _PAIRS,
+        )
+
+
+def _named(positions: NDArray[np.integer], ids: pa.Array) -> pa.DictionaryArray:
+    """Return the ids at some positions; its dictionary holds those that occur."""
+    is_used = np.zeros(len(ids), dtype=np.bool_)
+    is_used[positions] = True
+    place = np.cumsum(is_used, dtype=np.int32) - 1
+    return pa.DictionaryArray.from_arrays(
+        pa.array(place[positions], pa.int32()), ids.filter(pa.array(is_used))
     )
 
 
