@@ -164,9 +164,10 @@ def look(path: Path, picture: Path | None) -> None:
                 flush=True,
             )
 
-        wheel = "steps => document.getElementById('map').dispatchEvent(new WheelEvent('wheel', {deltaY: steps, "
-        wheel += (
-            "ctrlKey: true, cancelable: true, clientX: innerWidth / 2, clientY: innerHeight / 2}))"
+        wheel = (
+            "steps => document.getElementById('map').dispatchEvent(new WheelEvent('wheel', "
+            "{deltaY: steps, ctrlKey: true, cancelable: true, clientX: innerWidth / 2, "
+            "clientY: innerHeight / 2}))"
         )
         told("pointed at", lambda n: page.mouse.move(middle[0] - 300 + 10 * n, middle[1] + 2 * n))
         if picture:
