@@ -96,6 +96,18 @@ def test_a_saved_model_answers_the_same_bits(name, world, model_of, tmp_path):
     assert files <= {".json", ".safetensors"}
 
 
+def test_networks_hear_where_they_are_asked_to(model_of, tmp_path):
+    """The device called meta takes any network and computes nothing; models of words stay."""
+    for name in ("cnn", "cnn2014", "linear"):
+        save_model(model_of(name), tmp_path / name)
+    for name in ("cnn", "cnn2014"):
+        for device in (torch.device("meta"), None):
+            encoder = load_model(tmp_path / name, device)
+            expected = {device.type if device else "cpu"}
+            assert {one.device.type for one in encoder.network.parameters()} == expected
+    assert load_model(tmp_path / "linear", torch.device("meta")).n_factors == N_FACTORS
+
+
 @all_models
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(name, world, model_of):
     def scored(model):
