@@ -54,7 +54,7 @@ def page_of_paper(
         "(van den Oord, Dieleman and Schrauwen, 2013) are as reported there, on the Million Song "
         "Dataset, and were not measured here. How many songs are ranked and how many of them a "
         "listener played decides about absolute figures, so they must not be compared across the "
-        "datasets; ratios to random, to the linear baseline and to the oracle may be."
+        "datasets; ratios within one dataset may, with care."
     )
     for result in results:
         page.sentence(_in_short(result))
