@@ -1,17 +1,15 @@
 """A small world of features whose factors can be heard: factor k is the energy of band k."""
 
-import json
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import FrontendConfig
-from needledrop.audio.shards import save_log_mel
 from needledrop.storage.opening import place_at
+from tests.encoders.stored_features import save_shard, stored_features
 
 N_SONGS, N_FACTORS, N_FRAMES = 16, 4, 160
+KINDS = ("log_mel", "mfcc")
 
 
 @pytest.fixture(scope="session")
@@ -31,26 +29,7 @@ def make_heard(folder, n_songs):
         log_mel[:, :, bands] += factors[:, None, factor, None]
     mfcc = generator.normal(size=(n_songs, N_FRAMES, 13))
     mfcc[:, :, :N_FACTORS] += 3 * factors[:, None, :]
-    shard = folder / "shards" / "shard-0"
-    shard.mkdir(parents=True)
-    np.save(shard / "log_mel.npy", log_mel.reshape(-1, frontend.n_mels).astype(np.float16))
-    np.save(shard / "mfcc.npy", mfcc.reshape(-1, 13).astype(np.float16))
-    ids = [f"SO{n:02}" for n in range(n_songs)]
-    frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(ids)}
-    (shard / "clips.json").write_text(
-        json.dumps({"frames": frames, "rejected": [], "identities": {}})
-    )
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "shards_folder": str(folder / "shards"),
-                "frontend": asdict(frontend),
-                "shards": ["shard-0"],
-                "clips": {},
-            }
-        )
-    )
-    return FeatureStore.open(folder / "features.json"), factors
+    return stored_features(folder, frontend, log_mel, mfcc), factors
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +38,7 @@ def heard_in_eight_bits(heard, tmp_path_factory):
     store, _ = heard
     folder = tmp_path_factory.mktemp("eight-bits")
     for number, song_ids in enumerate(np.array_split(store.song_ids, 2)):
-        shard = folder / f"shard-{number}"
-        shard.mkdir()
         clips = [store[song] for song in song_ids.tolist()]
-        save_log_mel(shard, np.concatenate([clip.log_mel for clip in clips]), "uint8")
-        np.save(shard / "mfcc.npy", np.concatenate([clip.mfcc for clip in clips]))
-        frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(song_ids)}
-        about = {"frames": frames, "rejected": [], "identities": {}, "log_mel_dtype": "uint8"}
-        (shard / "clips.json").write_text(json.dumps(about))
+        log_mel, mfcc = (np.stack([getattr(clip, kind) for clip in clips]) for kind in KINDS)
+        save_shard(folder / f"shard-{number}", song_ids.tolist(), log_mel, mfcc, "uint8")
     return FeatureStore(place_at(folder), store.frontend, ["shard-0", "shard-1"], {}, "uint8")

@@ -1,7 +1,6 @@
 """A world where taste can be heard: a song's factors shift its mel bands and its MFCCs."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -34,6 +33,7 @@ from needledrop.encoders.training import (
 )
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
+from tests.encoders.stored_features import stored_features
 
 N_SONGS, N_TRAINING, N_USERS, N_FACTORS, N_FRAMES = 96, 64, 160, 3, 120
 WINDOW_FRAMES = 40
@@ -92,26 +92,7 @@ def paper_world(folder) -> PaperWorld:
     for factor in range(N_FACTORS):
         log_mel[:, :, factor * 40 : factor * 40 + 40] += taste[:, None, factor, None]
         mfcc[:, :, factor] += 3 * taste[:, None, factor]
-    shard = folder / "shards" / "shard-0"
-    shard.mkdir(parents=True)
-    np.save(shard / "log_mel.npy", log_mel.reshape(-1, frontend.n_mels).astype(np.float16))
-    np.save(shard / "mfcc.npy", mfcc.reshape(-1, 13).astype(np.float16))
-    ids = [f"SO{n:02}" for n in range(N_SONGS)]
-    frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(ids)}
-    (shard / "clips.json").write_text(
-        json.dumps({"frames": frames, "rejected": [], "identities": {}})
-    )
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "shards_folder": str(folder / "shards"),
-                "frontend": asdict(frontend),
-                "shards": ["shard-0"],
-                "clips": {},
-            }
-        )
-    )
-    store = FeatureStore.open(folder / "features.json")
+    store = stored_features(folder, frontend, log_mel, mfcc)
     listeners = generator.normal(size=(N_USERS, N_FACTORS))
     liking = 1 / (1 + np.exp(-(2 * listeners @ taste.T - 2.5)))
     counts = (generator.random((N_USERS, N_SONGS)) < liking) * generator.integers(
