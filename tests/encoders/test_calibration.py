@@ -13,8 +13,8 @@ from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.calibration import HIGHEST_STRETCH, LOWEST_STRETCH, fit_stretch
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import seeded_initialisation
 from needledrop.errors import ShapeMismatch
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays

@@ -23,7 +23,7 @@ from needledrop.encoders.model import FactorModel, Listeners, ModelContent, NewS
 from needledrop.encoders.objectives import WeightedPredictionError
 from needledrop.encoders.saved import KINDS, load_model, save_model
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training_config import TrainingConfig
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError, ShapeMismatch
 from needledrop.factors.wmf import Factors
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
