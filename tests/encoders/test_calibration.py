@@ -8,7 +8,6 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from needledrop.artifacts import fingerprint_of_folder, write_json
-from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.calibration import HIGHEST_STRETCH, LOWEST_STRETCH, fit_stretch
 from needledrop.encoders.catalogue import Catalogue
@@ -136,7 +135,7 @@ def world(heard):
     about = {"wmf": {"regularization": 1.0, "confidence": {"alpha": 2.0, "epsilon": 1e-6}}}
     bundles = [
         Bundle(
-            one, FrontendConfig(), Catalogue.assemble(one, factors, plays, store), np.eye(4), about
+            one, store.frontend, Catalogue.assemble(one, factors, plays, store), np.eye(4), about
         )
         for one in (encoder, plain)
     ]
