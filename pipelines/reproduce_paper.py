@@ -214,7 +214,7 @@ def reproduce_paper_pipeline(
                 window_samples=1024,
                 hop_samples=512,
                 n_mels=128,
-                log_mel_dtype="float16",
+                log_mel_dtype="uint8",
                 log_gain=100.0,
                 window_seconds=3.0,
                 max_clip_seconds=max_clip_seconds,

@@ -139,12 +139,12 @@ def test_a_finished_model_is_taken_and_not_trained_again(trained, tmp_path, caps
 
 
 def test_a_network_that_was_stopped_goes_on_and_says_so(trained, tmp_path, monkeypatch):
-    from needledrop.encoders import training
+    from needledrop.encoders.training_run import TrainingRun
 
     class Stopped(Exception):
         pass
 
-    keep = training._RunState.keep
+    keep = TrainingRun.keep
 
     def stop_after_one(state, location, fingerprint):
         keep(state, location, fingerprint)
@@ -152,11 +152,11 @@ def test_a_network_that_was_stopped_goes_on_and_says_so(trained, tmp_path, monke
 
     request = PaperRequest.of("cnn_mse#1", **FAST)
     arguments = (request, trained.material, str(tmp_path / "workspace"), "0", tmp_path / "model")
-    monkeypatch.setattr(training._RunState, "keep", stop_after_one)
+    monkeypatch.setattr(TrainingRun, "keep", stop_after_one)
     with pytest.raises(Stopped):
         train_or_take(*arguments, Journal("x"))
     assert not (tmp_path / "model").exists()
-    monkeypatch.setattr(training._RunState, "keep", keep)
+    monkeypatch.setattr(TrainingRun, "keep", keep)
     train_or_take(*arguments, Journal("x"))
     record = json.loads((tmp_path / "model" / "training.json").read_text())
     assert record["training"]["is_whole"] is False

@@ -1,5 +1,7 @@
 """A small world of features whose factors can be heard: factor k is the energy of band k."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,9 +23,9 @@ def heard(tmp_path_factory):
 def make_heard(folder, n_songs):
     """(store, factors): log-mel whose first bands follow the song's (n, k) factors."""
     generator = np.random.default_rng(0)
-    frontend = FrontendConfig()
+    frontend = FrontendConfig(log_mel_dtype="float16")
     factors = generator.normal(size=(n_songs, N_FACTORS)).astype(np.float32)
-    log_mel = generator.normal(1.0, 0.2, (n_songs, N_FRAMES, frontend.n_mels))
+    log_mel = generator.normal(6.0, 0.2, (n_songs, N_FRAMES, frontend.n_mels))
     for factor in range(N_FACTORS):
         bands = slice(factor * 30, factor * 30 + 30)
         log_mel[:, :, bands] += factors[:, None, factor, None]
@@ -36,9 +38,10 @@ def make_heard(folder, n_songs):
 def heard_in_eight_bits(heard, tmp_path_factory):
     """The same store, its log-mel in eight bits, in two shards."""
     store, _ = heard
+    frontend = replace(store.frontend, log_mel_dtype="uint8")
     folder = tmp_path_factory.mktemp("eight-bits")
     for number, song_ids in enumerate(np.array_split(store.song_ids, 2)):
         clips = [store[song] for song in song_ids.tolist()]
         log_mel, mfcc = (np.stack([getattr(clip, kind) for clip in clips]) for kind in KINDS)
-        save_shard(folder / f"shard-{number}", song_ids.tolist(), log_mel, mfcc, "uint8")
-    return FeatureStore(place_at(folder), store.frontend, ["shard-0", "shard-1"], {}, "uint8")
+        save_shard(folder / f"shard-{number}", song_ids.tolist(), log_mel, mfcc, frontend)
+    return FeatureStore(place_at(folder), frontend, ["shard-0", "shard-1"], {})

@@ -17,6 +17,7 @@ from needledrop.encoders.cnn2014 import (
     unit_scaler,
     unit_targets,
 )
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import fit_linear
 from needledrop.encoders.metric_learning import MlrConfig
 from needledrop.encoders.mlp import MlpConfig, fit_mlp
@@ -25,12 +26,9 @@ from needledrop.encoders.model import Listeners, Model, NewSongs
 from needledrop.encoders.objectives import WeightedPredictionError
 from needledrop.encoders.oracle import OracleModel
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
 from tests.encoders.stored_features import stored_features
@@ -85,7 +83,7 @@ class PaperWorld:
 
 def paper_world(folder) -> PaperWorld:
     generator = np.random.default_rng(0)
-    frontend = FrontendConfig(window_seconds=0.9)
+    frontend = FrontendConfig(window_seconds=0.9, log_mel_dtype="float16")
     taste = generator.normal(size=(N_SONGS, N_FACTORS)).astype(np.float32)
     log_mel = generator.normal(1.0, 0.2, (N_SONGS, N_FRAMES, frontend.n_mels))
     mfcc = generator.normal(size=(N_SONGS, N_FRAMES, 13))

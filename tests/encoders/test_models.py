@@ -11,6 +11,7 @@ from scipy import sparse
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.cnn2014 import Cnn2014, Cnn2014Config, unit_targets
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.metric_learning import (
     MlrConfig,
     hinge_and_subgradient,
@@ -23,12 +24,9 @@ from needledrop.encoders.model import FactorModel, Listeners, ModelContent, NewS
 from needledrop.encoders.objectives import WeightedPredictionError
 from needledrop.encoders.saved import KINDS, load_model, save_model
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError, ShapeMismatch
 from needledrop.factors.wmf import Factors
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
