@@ -29,8 +29,11 @@ from needledrop.encoders.linear import RIDGES, fit_linear
 from needledrop.encoders.metric_learning import REGULARIZATIONS
 from needledrop.encoders.mlp import WEIGHT_DECAYS, fit_mlp
 from needledrop.encoders.mlr import fit_mlr
+from needledrop.encoders.pace import Pace
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import Pace, TrainingConfig, TrainingSet, train
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from pipelines.parameters import parameters_of, read_config
 from pipelines.reproduce_paper import reproduce_paper_pipeline
 
