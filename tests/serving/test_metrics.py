@@ -69,6 +69,8 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_audio_seconds",
         "needledrop_requests_in_flight",
         "needledrop_bundle_info",
+        "needledrop_engine_info",
+        "needledrop_engine_refusals",
         "needledrop_bundle_loaded_timestamp_seconds",
         "needledrop_bundle_loads",
         "needledrop_batch_wishes",
