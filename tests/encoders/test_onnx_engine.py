@@ -49,8 +49,8 @@ def encoder_of(network: nn.Module, config, window_frames: int, cls=CnnEncoder) -
 def clips(*n_frames: int) -> list[ClipFeatures]:
     draw = np.random.default_rng(1)
     return [
-        ClipFeatures(draw.uniform(0, 4, (n, N_MELS)).astype(np.float16), np.empty((0, 0)))
-        for n in n_frames
+        ClipFeatures(draw.uniform(0, 1 + loud, (n, N_MELS)).astype(np.float16), np.empty((0, 0)))
+        for loud, n in enumerate(n_frames)
     ]
 
 
