@@ -18,9 +18,12 @@ from needledrop.audio.clips import find_clips
 from needledrop.audio.extraction import extract_features
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import fit_linear
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import TrainingConfig, TrainingSet, seeded_initialisation, train
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.split import SplitConfig, split_songs
 from needledrop.plays.tracks import read_tracks

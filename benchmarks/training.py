@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,11 @@ from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import N_MFCCS, ClipFeatures, FrontendConfig
 from needledrop.audio.shards import save_log_mel
 from needledrop.encoders.cnn import CnnConfig, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation, torch_device
 from needledrop.encoders.objectives import mean_squared_error
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    torch_device,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.storage.opening import place_at
 
 N_SONGS, N_FRAMES, N_FACTORS = 96, 1292, 50
@@ -170,7 +167,7 @@ def store_in(
 ) -> FeatureStore:
     """A store of this dtype: the given one's songs, or noise."""
     source = FeatureStore.open(manifest) if manifest else None
-    frontend = source.frontend if source else FrontendConfig()
+    frontend = replace(source.frontend if source else FrontendConfig(), log_mel_dtype=dtype)
     generator = np.random.default_rng(0)
     (folder / "shard-0").mkdir(parents=True)
     ids = source.song_ids[:n_songs].tolist() if source else [f"SO{n}" for n in range(n_songs)]
@@ -184,12 +181,12 @@ def store_in(
         for song in ids
     ]
     stops = np.cumsum([len(clip.log_mel) for clip in clips]).tolist()
-    save_log_mel(folder / "shard-0", np.concatenate([clip.log_mel for clip in clips]), dtype)
+    save_log_mel(folder / "shard-0", np.concatenate([clip.log_mel for clip in clips]), frontend)
     np.save(folder / "shard-0" / "mfcc.npy", np.concatenate([clip.mfcc for clip in clips]))
     frames = dict(zip(ids, zip([0, *stops], stops, strict=False), strict=True))
     about = {"frames": frames, "rejected": [], "identities": {}, "log_mel_dtype": dtype}
     (folder / "shard-0" / "clips.json").write_text(json.dumps(about))
-    return FeatureStore(place_at(folder), frontend, ["shard-0"], {}, dtype)
+    return FeatureStore(place_at(folder), frontend, ["shard-0"], {})
 
 
 if __name__ == "__main__":

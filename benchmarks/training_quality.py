@@ -1,13 +1,15 @@
 """What eight bits and half precision cost: mAP of songs that were not heard, seed by seed.
 
     PYTHONPATH=. python benchmarks/training_quality.py DATA FEATURES [--folds 2] [--seeds 0 1 2]
+                                                       [--ways "8-bit store, float32" …]
 
-FEATURES is the features.json of a run on DATA. The songs that are not test songs fall into folds;
-each fold in turn is unheard, and its mAP@500 is of listeners known by their plays of the others.
-One network of each kind learns in each way, from the same weights and windows; all predict unheard
-songs from float16, as a server hears them. The difference to float32 with a float16 store is
-paired, fold by fold and seed by seed; beside it stands how much seeds differ among themselves,
-which is the noise. Test songs are not looked at.
+FEATURES is the features.json of a run on DATA with log_mel_dtype=float16. The songs that are not
+test songs fall into folds; each fold in turn is unheard, and its mAP@500 is of listeners known by
+their plays of the others. One network of each kind learns in each way, from the same weights and
+windows, and predicts unheard songs by features as it has learned from, as it does when it is
+served. The difference to float32 with a float16 store is paired, fold by fold and seed by seed;
+beside it stands how much seeds differ among themselves, which is the noise. Test songs are not
+looked at.
 """
 
 import argparse
@@ -21,8 +23,11 @@ from training import store_in
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import TrainingConfig, TrainingSet, seeded_initialisation, train
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.split import SplitConfig, split_songs
 from needledrop.plays.triplets import read_plays
@@ -45,15 +50,20 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
+    others = list(WAYS)[1:]
+    parser.add_argument("--ways", nargs="+", default=others, choices=others)
     options = parser.parse_args()
     print(f"{machine()}, torch {torch.__version__}")
     whole = FeatureStore.open(options.features)
+    if whole.frontend.log_mel_dtype != "float16":
+        parser.error(f"FEATURES: expected log-mel in float16, got {whole.frontend.log_mel_dtype}")
     plays = read_plays(sources_in(options.data)["plays"]).plays
     audible = [song for song in plays.song_ids.tolist() if song in whole]
     split = split_songs(plays.song_ids.tolist(), audible=audible, config=SplitConfig())
     known = np.intersect1d(split.known, audible)
     part = np.random.default_rng(0).permutation(len(known)) % N_PARTS
-    scores: dict[str, list[list[float]]] = {way: [] for way in WAYS}  # by seed, then fold
+    ways = {way: WAYS[way] for way in WAYS if way not in others or way in options.ways}
+    scores: dict[str, list[list[float]]] = {way: [] for way in ways}  # by seed, then fold
     with tempfile.TemporaryDirectory() as folder:
         small = store_in("uint8", options.features, Path(folder), n_songs=len(whole.song_ids))
         stores = {"float16": whole, "uint8": small}
@@ -63,15 +73,20 @@ def main() -> None:
             for fold in range(options.folds):
                 heard, unheard = known[part != fold], known[part == fold]
                 factors = learn_factors(plays.of_songs(heard.tolist()), WmfConfig())
-                held_out = HeldOutSongs.select(unheard.tolist(), plays, factors, whole)
-                for way, (stored, precision) in WAYS.items():
+                held_out = {
+                    dtype: HeldOutSongs.select(unheard.tolist(), plays, factors, store)
+                    for dtype, store in stores.items()
+                }
+                for way, (stored, precision) in ways.items():
                     config = TrainingConfig(
                         n_epochs=options.epochs,
                         min_epochs=options.epochs,
                         seed=seed,
                         precision=precision,
                     )
-                    score = mean_average_precision(stores[stored], factors, held_out, config)
+                    score = mean_average_precision(
+                        stores[stored], factors, held_out[stored], config
+                    )
                     scores[way][-1].append(score)
                     print(f"seed {seed}, fold {fold}, {way:<26}{score:.4f}", flush=True)
     show(scores)

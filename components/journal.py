@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -140,7 +141,9 @@ def journal(step: str, *, pipeline: str = "needledrop-train") -> Iterator[Journa
         if folder := os.environ.get(TIMES_VARIABLE):
             # A full disk has been told of, or is the next step's to tell.
             with suppress(OSError, DiskFull):
-                write_json(Path(folder) / f"{step}.json", {"seconds": seconds})
+                about = {"step": step, "ended": time.time(), "seconds": seconds}
+                # A step of a loop, or of both splits, runs more than once.
+                write_json(Path(folder) / f"{step}.{uuid.uuid4().hex[:8]}.json", about)
         push_figures(
             {**speaker.figures, "step_duration_seconds": seconds, "step_success": float(succeeded)},
             component=step,

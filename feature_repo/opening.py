@@ -135,6 +135,23 @@ def opened_store(
         return OpenedStore(name, store, lock, _markers(store, folder, root))
 
 
+def require_store(location: str | Path) -> None:
+    """Refuse a folder or URI without a store, where :func:`opened_store` would make one.
+
+    Raises:
+        ConfigRejected: there is none.
+        StoreUnreachable: the object store doesn't answer.
+    """
+    at_uri = is_remote(location)
+    name = str(location).rstrip("/") if at_uri else str(Path(location).absolute())
+    with failures_explained(name):
+        if Folder(name).read_json(_MARKER) is None:
+            raise ConfigRejected(
+                f"expected a feature store at {name}, found none; look at its name, or run a "
+                "pipeline that publishes there first"
+            )
+
+
 def files_of(root: str | Path, *names: str) -> Folder:
     """A folder of a store's files, wherever ``NEEDLEDROP_STORE_ROOT`` puts those of a folder."""
     from feature_repo.sources import STORE_ROOT

@@ -29,15 +29,19 @@ p { margin:.5rem 0; max-width:46rem } .lead { color:var(--quiet) }
 table { border-collapse:collapse; font-variant-numeric:tabular-nums; font-size:.92rem }
 th,td { padding:.35rem .8rem; text-align:right; border-bottom:1px solid var(--line);
   white-space:nowrap }
-th { background:var(--tint); font-weight:600 }
+th { background:var(--tint); font-weight:600; white-space:normal; vertical-align:bottom }
 th:first-child,td:first-child { text-align:left }
-td.text { text-align:left; white-space:normal; min-width:14rem }
+th.text { text-align:left } td.text { text-align:left; white-space:normal; min-width:14rem }
 td.good { color:var(--good); font-weight:600 } td.bad { color:var(--bad); font-weight:600 }
 figure { margin:1rem 0 } figure svg { max-width:100%; height:auto }
+@media (max-width:40rem) {
+  th,td { padding:.3rem; font-size:.8rem; white-space:normal; overflow-wrap:normal }
+  td.text { min-width:5.5rem } }
 figcaption { color:var(--quiet); font-size:.9rem; max-width:46rem }
 """
 
 _WIDE_TEXT = 28
+_TONES = {"passed": "good", "promoted": "good", "failed": "bad", "not promoted": "bad"}
 _SVG_METADATA = ("Creator", "Date", "Format", "Type")  # left out: a page speaks for itself
 
 
@@ -68,8 +72,15 @@ class Page:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Add a table; cells that read passed/failed are coloured, long texts are wrapped."""
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-        body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
+        cells = [[str(value) for value in row] for row in rows]
+        is_text = [any(_is_long(row[place]) for row in cells) for place in range(len(columns))]
+        head = "".join(
+            f'<th class="text">{html.escape(column)}</th>'
+            if is_long
+            else f"<th>{html.escape(column)}</th>"
+            for column, is_long in zip(columns, is_text, strict=True)
+        )
+        body = "".join(f"<tr>{''.join(map(_cell, row, is_text))}</tr>" for row in cells)
         self._body.append(
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
@@ -98,14 +109,14 @@ class Page:
             temporary.write_text(self.text(), encoding="utf-8")
 
 
-def _cell(value: object) -> str:
-    text = str(value)
-    tone = {"passed": "good", "promoted": "good", "failed": "bad", "not promoted": "bad"}.get(text)
-    if tone is None and len(text) > _WIDE_TEXT:
-        tone = "text"
-    return (
-        f'<td class="{tone}">{html.escape(text)}</td>' if tone else f"<td>{html.escape(text)}</td>"
-    )
+def _is_long(text: str) -> bool:
+    return len(text) > _WIDE_TEXT and text not in _TONES
+
+
+def _cell(text: str, is_in_text_column: bool) -> str:
+    tone = _TONES.get(text, "text" if is_in_text_column else "")
+    escaped = html.escape(text)
+    return f'<td class="{tone}">{escaped}</td>' if tone else f"<td>{escaped}</td>"
 
 
 def _inline_svg(figure: "Figure", number: int) -> str:

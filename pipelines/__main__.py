@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     outcome = "promoted" if promoted else "not promoted"
     if options.pipeline != "train":
         outcome = "done"
-    in_steps = sum(run.step_seconds.values())
+    in_steps = run.seconds_in_steps
     print(
         f"\n{outcome} after {run.seconds:.0f} s ({in_steps:.0f} s of them in the steps); "
         f"reports in {options.out / run.report.name}"

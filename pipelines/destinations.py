@@ -17,7 +17,7 @@ from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.cnn2014 import Cnn2014Config
 from needledrop.encoders.metric_learning import MlrConfig
 from needledrop.encoders.mlp import MlpConfig
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training_config import TrainingConfig
 from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.wmf import WmfConfig
@@ -57,7 +57,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "max_clip_seconds": (DecodeLimits, "max_seconds"),
     "max_rejected_clips_share": (ScoringConfig, "max_rejected_clips_share"),
     "n_processes": (ExtractionConfig, "n_processes"),
-    "log_mel_dtype": (ExtractionConfig, "log_mel_dtype"),
+    "log_mel_dtype": (FrontendConfig, "log_mel_dtype"),
     "n_words": (BagOfWordsConfig, "n_words"),
     "n_epochs": (TrainingConfig, "n_epochs"),
     "windows_per_song": (TrainingConfig, "windows_per_song"),

@@ -48,7 +48,8 @@ class LocalRun:
         artifacts: folder of its steps' outputs.
         report: folder of its pages.
         seconds: wall-clock time of the whole run.
-        step_seconds: time inside the bodies of the steps.
+        step_seconds: time inside the bodies of the steps, of all runs of a step together.
+        seconds_in_steps: time in which a step was at work, or two at once.
     """
 
     run_id: str
@@ -56,6 +57,7 @@ class LocalRun:
     report: Path
     seconds: float
     step_seconds: Mapping[str, float]
+    seconds_in_steps: float
 
     def output(self, step: str, name: str) -> Path:
         """Return the path of a step's output."""
@@ -118,12 +120,17 @@ def run_locally(
         artifacts,
         out / _report_folder(pipeline.name),
         time.monotonic() - started,
-        {path.stem: read_json(path)["seconds"] for path in sorted(times.glob("*.json"))},
+        *_times_in(times),
     )
     _collect_pages(run)
     write_json(
         run.report / "run.json",
-        {"run_id": run_id, "seconds": run.seconds, "step_seconds": dict(run.step_seconds)},
+        {
+            "run_id": run_id,
+            "seconds": run.seconds,
+            "step_seconds": dict(run.step_seconds),
+            "seconds_in_steps": run.seconds_in_steps,
+        },
     )
     return run
 
@@ -167,6 +174,22 @@ def _n_finished(artifacts: Path, step: str) -> int:
     """Count how often a step ran to its end; in a loop each time has a folder of its own."""
     places = (f"{step}/executor_output.json", f"*-iteration-*/{step}/executor_output.json")
     return sum(len(list(artifacts.glob(place))) for place in places)
+
+
+def _times_in(folder: Path) -> tuple[dict[str, float], float]:
+    """Return the seconds of each step, and those in which any was at work: a loop runs two."""
+    notes = sorted(
+        (read_json(path) for path in folder.glob("*.json")), key=lambda one: one["ended"]
+    )
+    by_step: dict[str, float] = {}
+    for note in notes:
+        by_step[note["step"]] = by_step.get(note["step"], 0.0) + note["seconds"]
+    at_work, covered_from = 0.0, float("inf")
+    for note in reversed(notes):
+        started, ended = note["ended"] - note["seconds"], min(note["ended"], covered_from)
+        at_work += max(0.0, ended - started)
+        covered_from = min(covered_from, started)
+    return dict(sorted(by_step.items())), at_work
 
 
 def _without_retries(pipeline: Any) -> Any:

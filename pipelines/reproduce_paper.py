@@ -136,8 +136,8 @@ def reproduce_paper_pipeline(
         n_hidden_mlp: units of the perceptron.
         n_epochs_mlp: of the perceptron, at most.
         n_steps_mlr: of metric learning.
-        device: auto, cpu or cuda.
-        n_gpus: that each training asks a cluster for, written as a text.
+        device: auto, cpu or cuda; for learning and for hearing test songs.
+        n_gpus: that each step with networks asks a cluster for, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         n_tags: the most frequent ones are told.
@@ -214,7 +214,7 @@ def reproduce_paper_pipeline(
                 window_samples=1024,
                 hop_samples=512,
                 n_mels=128,
-                log_mel_dtype="float16",
+                log_mel_dtype="uint8",
                 log_gain=100.0,
                 window_seconds=3.0,
                 max_clip_seconds=max_clip_seconds,
@@ -264,10 +264,12 @@ def reproduce_paper_pipeline(
             n_seeds=n_seeds,
             n_resamples=n_resamples,
             evaluation_seed=evaluation_seed,
+            device=device,
             **inputs,
         ).set_display_name(f"evaluate-paper-models-{kind}")
         apply_settings(splitting, factorized, extracted, trained, evaluated)
         request_gpus(trained, n_gpus)
+        request_gpus(evaluated, n_gpus)
         return {"trained": trained, "extracted": extracted, "evaluated": evaluated, **inputs}
 
     random = of_split("random", [])
@@ -283,6 +285,7 @@ def reproduce_paper_pipeline(
         n_tags=n_tags,
         n_folds=n_folds,
         tag_seed=tag_seed,
+        device=device,
     ).set_display_name("predict-tags")
     reported = report_paper(
         random_result=random["evaluated"].outputs["result"],
@@ -291,3 +294,4 @@ def reproduce_paper_pipeline(
         price_per_hour=price_per_hour,
     ).set_display_name("report-paper")
     apply_settings(told, reported)
+    request_gpus(told, n_gpus)

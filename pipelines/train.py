@@ -54,7 +54,7 @@ def train_pipeline(
     max_rejected_clips_share: float = 0.1,
     n_words: int = 4000,
     n_processes: int = 0,
-    log_mel_dtype: str = "float16",
+    log_mel_dtype: str = "uint8",
     n_feature_shards: int = 0,
     n_epochs: int = 30,
     windows_per_song: int = 4,
@@ -134,7 +134,7 @@ def train_pipeline(
         max_rejected_clips_share: share of unusable clips beyond which the run fails.
         n_words: K-means words of the bag-of-words baseline.
         n_processes: for feature extraction; 0 takes one for each core.
-        log_mel_dtype: what log-mel is stored in: float16, or uint8 for half the bytes.
+        log_mel_dtype: what log-mel is stored in: uint8, or float16 for twice the bytes.
         n_feature_shards: parts of the catalogue that are heard by pods of their own, at the same
             time; 0 hears all in one.
         n_epochs: of training, at most.

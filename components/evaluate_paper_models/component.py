@@ -4,10 +4,10 @@ from typing import List  # noqa: UP035  (KFP reads no other spelling of a list o
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
-from components.step import step
+from components.step import training_step
 
 
-@step
+@training_step
 def evaluate_paper_models(
     models: Input[List[Model]],  # noqa: UP006
     factors: Input[Dataset],
@@ -17,6 +17,7 @@ def evaluate_paper_models(
     n_seeds: int,
     n_resamples: int,
     evaluation_seed: int,
+    device: str,
     result: Output[Dataset],
     report: Output[Dataset],
     metrics: Output[Metrics],
@@ -32,6 +33,7 @@ def evaluate_paper_models(
         n_seeds: of the random order.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
+        device: auto, cpu or cuda; where networks hear the test songs.
         result: each model's figures over its seeds, with ratios and costs.
         report: the whole evaluation, each seed by itself.
         metrics: mAP@500 and AUC of each model.
@@ -48,6 +50,7 @@ def evaluate_paper_models(
             *(Path(one.path) for one in (factors, features, plays, split)),
             n_seeds,
             EvaluationConfig(n_resamples=n_resamples, seed=evaluation_seed),
+            device,
             log,
         )
         of_split.save(Path(result.path))

@@ -12,6 +12,7 @@ from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.chance import ChanceModel
 from needledrop.encoders.oracle import OracleModel
 from needledrop.encoders.saved import load_model
+from needledrop.encoders.training import torch_device
 from needledrop.factors.wmf import Factors
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
@@ -29,13 +30,26 @@ def evaluate_models(
     split_path: Path,
     n_seeds: int,
     config: EvaluationConfig,
+    device: str,
     journal: Journal,
 ) -> tuple[SplitResult, Report]:
     """Rank all test songs for every listener with each model.
 
+    Args:
+        model_paths: folders of fitted models.
+        factors_path, features_path, plays_path, split_path: of the steps before.
+        n_seeds: of the random order.
+        config: of the intervals.
+        device: auto, cpu or cuda; where networks hear the test songs.
+        journal: is told.
+
     Returns:
         The figures over the seeds, and the evaluation with each seed by itself.
+
+    Raises:
+        ConfigRejected: CUDA is asked for and not there.
     """
+    heard_on = torch_device(device, "device")
     plays, split, factors = (
         Plays.load(plays_path),
         Split.load(split_path),
@@ -52,7 +66,9 @@ def evaluate_models(
     with journal.progress("models hear the test songs", len(model_paths), "model") as advance:
         for number, path in enumerate(sorted(model_paths), start=1):
             record = read_json(path / RECORD)
-            scores[record["key"]] = held_out.scores_of(load_model(path / MODEL), known_plays)
+            scores[record["key"]] = held_out.scores_of(
+                load_model(path / MODEL, heard_on), known_plays
+            )
             trainings[record["key"]] = Training(**record["training"])
             advance(number, record["key"])
     scores[key_of("oracle", 0)] = held_out.scores_of(OracleModel(), known_plays)

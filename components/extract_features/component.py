@@ -45,7 +45,7 @@ def extract_features(
         max_rejected_clips_share: with a larger share of unusable clips the step fails.
         n_words: K-means words of the bag-of-words baseline.
         n_processes: 0 takes one for each core.
-        log_mel_dtype: what log-mel is stored in: float16, or uint8 for half the bytes.
+        log_mel_dtype: what log-mel is stored in: uint8, or float16 for twice the bytes.
         features: manifest of the shards, bag of words, and the rejected clips.
         clip_report: how many clips were heard, and why the others were not.
         metrics: counts.

@@ -47,6 +47,11 @@ def extract(
     _page(store, len(clips), config).save(report)
     journal.record({"n_clips": len(clips), "n_rejected_clips": len(store.rejected)})
     journal.say(f"{len(store.song_ids)} clips heard, {len(store.rejected)} rejected")
+    if store.n_beyond_full_scale:
+        journal.say(
+            f"{store.n_beyond_full_scale:,} values of the log-mel are louder than full scale and "
+            "were cut; are there clips whose samples are not within -1 and 1?"
+        )
     if len(store.rejected) > max_rejected_share * len(clips):
         first = store.rejected[0]
         raise InputError(

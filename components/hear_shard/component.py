@@ -39,7 +39,7 @@ def hear_shard(
         window_seconds: what the network hears at once.
         max_clip_seconds: longer clips are rejected.
         n_processes: 0 takes one for each core.
-        log_mel_dtype: what log-mel is stored in: float16, or uint8 for half the bytes.
+        log_mel_dtype: what log-mel is stored in: uint8, or float16 for twice the bytes.
         metrics: clips heard.
     """
     from pathlib import Path

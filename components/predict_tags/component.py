@@ -4,10 +4,10 @@ from typing import List  # noqa: UP035  (KFP reads no other spelling of a list o
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
-from components.step import step
+from components.step import training_step
 
 
-@step
+@training_step
 def predict_tags(
     tags: str,
     models: Input[List[Model]],  # noqa: UP006
@@ -19,6 +19,7 @@ def predict_tags(
     n_tags: int,
     n_folds: int,
     tag_seed: int,
+    device: str,
     tag_result: Output[Dataset],
     metrics: Output[Metrics],
 ):
@@ -35,6 +36,7 @@ def predict_tags(
         n_tags: the most frequent ones.
         n_folds: of the cross-validation.
         tag_seed: of the folds.
+        device: auto, cpu or cuda; where networks hear the test songs.
         tag_result: mean AUC over the tags, by what they were told from.
         metrics: the same.
     """
@@ -50,6 +52,7 @@ def predict_tags(
             [Path(model.path) for model in models],
             *(Path(one.path) for one in (tracks, factors, features, plays, split)),
             TagConfig(n_tags=n_tags, n_folds=n_folds, seed=tag_seed),
+            device,
             Path(tag_result.path),
             log,
         )

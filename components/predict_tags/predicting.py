@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from components.journal import Journal
@@ -15,6 +16,7 @@ from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.model import FactorModel
 from needledrop.encoders.saved import load_model
+from needledrop.encoders.training import torch_device
 from needledrop.errors import InputError
 from needledrop.factors.wmf import Factors
 from needledrop.plays.split import Split
@@ -36,10 +38,14 @@ def predict(
     plays_path: Path,
     split_path: Path,
     config: TagConfig,
+    device: str,
     out: Path,
     journal: Journal,
 ) -> None:
-    """Write the figures of both groups of songs; of none where there are no tags."""
+    """Write the figures of both groups of songs; of none where there are no tags.
+
+    Networks hear the test songs on the device: auto, cpu or cuda.
+    """
     if not tags_source:
         journal.say("no tags: nothing to tell")
         write_json(out, {})
@@ -63,7 +69,7 @@ def predict(
     clips = [features[song] for song in test.tolist()]
     heard = {
         f"factors by {title}": model.factors(clips)
-        for title, model in _first_seeds(model_paths).items()
+        for title, model in _first_seeds(model_paths, torch_device(device, "device")).items()
     }
     groups[TEST] = test, {"bag of words": bags(test), **heard, "factors (usage)": usage}
     results = {
@@ -100,12 +106,12 @@ def _audible(song_ids: NDArray[np.str_], features: FeatureStore) -> NDArray[np.s
     return np.array([song for song in song_ids.tolist() if song in features], dtype=np.str_)
 
 
-def _first_seeds(model_paths: Sequence[Path]) -> dict[str, FactorModel]:
+def _first_seeds(model_paths: Sequence[Path], device: torch.device) -> dict[str, FactorModel]:
     """Return the models that say factors, with their first seed, by title."""
     models = {}
     for path in model_paths:
         name, _, seed = read_json(path / RECORD)["key"].partition("#")
-        model = load_model(path / MODEL) if seed == "0" else None
+        model = load_model(path / MODEL, device) if seed == "0" else None
         if isinstance(model, FactorModel):
             models[name] = model
     return {TITLES[name]: models[name] for name in TITLES if name in models}

@@ -14,8 +14,8 @@ from components.journal import Journal, journal
 from components.train_encoder.launching import fit, leave, material_of
 from components.train_encoder.material import Material
 from components.train_encoder.request import Inputs, TrainingRequest
+from needledrop.encoders.device import torch_device
 from needledrop.encoders.processes import joined_processes, part_from_processes
-from needledrop.encoders.training import torch_device
 from needledrop.storage.opening import place_at
 
 

@@ -87,7 +87,7 @@ def train_encoder(
     from components.train_encoder.launching import train_here_or_there
     from components.train_encoder.request import Inputs, LaunchConfig, TrainingRequest
     from needledrop.encoders.cnn import CnnConfig
-    from needledrop.encoders.training import TrainingConfig
+    from needledrop.encoders.training_config import TrainingConfig
 
     with journal(f"train_encoder_{encoder}") as log:
         inputs = Inputs(*(Path(one.path) for one in (published, factors, features, plays, split)))

@@ -12,20 +12,17 @@ from components.train_encoder.training_page import about_stretch, curves_page
 from needledrop.artifacts import fingerprint_of_code, fingerprint_of_json
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import fit_linear, scores_of_ridges
 from needledrop.encoders.objectives import (
     Objective,
     WeightedPredictionError,
     mean_squared_error,
 )
-from needledrop.encoders.training import (
-    Epoch,
-    TrainingConfig,
-    TrainingSet,
-    kept_epoch,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_run import Epoch, kept_epoch
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.factors.wmf import Factors
 from needledrop.page import Page
 from needledrop.storage.opening import below

@@ -69,12 +69,7 @@ class Material:
     @cached_property
     def validation(self) -> HeldOutSongs:
         """The validation songs, for listeners who are known by their plays of training songs."""
-        return HeldOutSongs.select(
-            self.split.validation.tolist(),
-            self.plays,
-            self.factors.with_listeners_of(self.training_plays),
-            self.features,
-        )
+        return HeldOutSongs.of_validation(self.split, self.plays, self.factors, self.features)
 
     @cached_property
     def training_plays(self) -> Plays:

@@ -8,7 +8,7 @@ from typing import Any
 from components.job_config import JobConfig
 from needledrop.artifacts import fingerprint_of_file, fingerprint_of_folder, read_json, write_json
 from needledrop.encoders.cnn import CnnConfig
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training_config import TrainingConfig
 from needledrop.errors import ConfigRejected
 
 

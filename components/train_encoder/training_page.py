@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from components.train_encoder.material import Material
-from needledrop.encoders.training import Epoch
+from needledrop.encoders.training_run import Epoch
 from needledrop.page import Page
 
 

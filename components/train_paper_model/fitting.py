@@ -12,20 +12,17 @@ from components.train_paper_model.material import PaperMaterial
 from components.train_paper_model.request import PaperRequest
 from needledrop.encoders.cnn import CnnEncoder, CnnEnsemble
 from needledrop.encoders.cnn2014 import Cnn2014, Cnn2014Encoder, unit_scaler, unit_targets
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import fit_linear, scores_of_ridges
 from needledrop.encoders.metric_learning import REGULARIZATIONS
 from needledrop.encoders.mlp import WEIGHT_DECAYS, MlpEncoder, fit_mlp
 from needledrop.encoders.mlr import fit_mlr
 from needledrop.encoders.model import Model
 from needledrop.encoders.objectives import WeightedPredictionError, mean_squared_error
-from needledrop.encoders.training import (
-    Epoch,
-    TrainingConfig,
-    TrainingSet,
-    kept_epoch,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_run import Epoch, kept_epoch
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import FactorsRejected, InputError
 
 Fitted = tuple[Model, dict[str, float]]

@@ -89,12 +89,7 @@ class PaperMaterial:
     @cached_property
     def validation(self) -> HeldOutSongs:
         """The validation songs, for listeners who are known by plays of training songs alone."""
-        return HeldOutSongs.select(
-            self.split.validation.tolist(),
-            self.plays,
-            self.factors.with_listeners_of(self.training_plays),
-            self.features,
-        )
+        return HeldOutSongs.of_validation(self.split, self.plays, self.factors, self.features)
 
     @cached_property
     def validation_listeners(self) -> Listeners:

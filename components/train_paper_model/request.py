@@ -7,7 +7,7 @@ from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.cnn2014 import Cnn2014Config
 from needledrop.encoders.metric_learning import MlrConfig
 from needledrop.encoders.mlp import MlpConfig
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training_config import TrainingConfig
 from needledrop.errors import ConfigRejected
 from needledrop.ranking.paper import TRAINED
 

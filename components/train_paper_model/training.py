@@ -15,8 +15,8 @@ from needledrop.artifacts import (
     whole_folder,
     write_json,
 )
+from needledrop.encoders.device import torch_device
 from needledrop.encoders.saved import save_model
-from needledrop.encoders.training import torch_device
 from needledrop.storage.opening import below, place_at
 
 RECORD = "training.json"

@@ -17,14 +17,8 @@ import torch
 from needledrop.artifacts import fingerprint_of_bytes, write_json
 from needledrop.audio.decode import DecodeLimits
 from needledrop.audio.feature_store import VERSION_OF_DTYPE, FeatureStore
-from needledrop.audio.frontend import FrontendConfig
-from needledrop.audio.shards import (
-    LOG_MEL_FILE,
-    LogMelDtype,
-    existing_shards,
-    identity_of_clip,
-    write_shard,
-)
+from needledrop.audio.frontend import FrontendConfig, LogMelDtype
+from needledrop.audio.shards import existing_shards, identity_of_clip, write_shard
 from needledrop.errors import ConfigRejected
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import is_remote, place_and_name, place_at
@@ -40,15 +34,12 @@ class ExtractionConfig:
         limits: what a clip may be.
         clips_per_shard: how many clips are lost at most when a run is stopped, per process.
         n_processes: 0 takes one for each core.
-        log_mel_dtype: ``float16``, or ``uint8`` for half the bytes, rounded to 256 levels for each
-            mel band of a shard.
     """
 
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     clips_per_shard: int = 32
     n_processes: int = 0
-    log_mel_dtype: LogMelDtype = "float16"
 
     def __post_init__(self) -> None:
         if not 1 <= self.clips_per_shard <= 100_000:
@@ -58,10 +49,6 @@ class ExtractionConfig:
         if not 0 <= self.n_processes <= 1024:
             raise ConfigRejected(
                 f"features.n_processes: expected 0 to 1024, got {self.n_processes}"
-            )
-        if self.log_mel_dtype not in LOG_MEL_FILE:
-            raise ConfigRejected(
-                f"features.log_mel_dtype: expected float16 or uint8, got {self.log_mel_dtype!r}"
             )
 
     @classmethod
@@ -76,7 +63,7 @@ class ExtractionConfig:
         window_seconds: float,
         max_clip_seconds: float,
         n_processes: int,
-        log_mel_dtype: str = "float16",
+        log_mel_dtype: str = FrontendConfig.log_mel_dtype,
     ) -> "ExtractionConfig":
         """Return what training hears with: all bands up to half the sample rate, whole windows.
 
@@ -93,10 +80,10 @@ class ExtractionConfig:
             f_max_hz=sample_rate_hz / 2,
             log_gain=log_gain,
             window_seconds=window_seconds,
+            log_mel_dtype=cast(LogMelDtype, log_mel_dtype),  # looked at when it is built
         )
         limits = DecodeLimits(min_seconds=window_seconds, max_seconds=max_clip_seconds)
-        dtype = cast(LogMelDtype, log_mel_dtype)  # looked at when it is built
-        return cls(frontend, limits, n_processes=n_processes, log_mel_dtype=dtype)
+        return cls(frontend, limits, n_processes=n_processes)
 
 
 def extract_features(
@@ -145,8 +132,7 @@ def extract_features(
             on_clips(n_done, len(clips))
     shards.sort()
     about = {
-        "version": VERSION_OF_DTYPE[config.log_mel_dtype],
-        "log_mel_dtype": config.log_mel_dtype,
+        "version": VERSION_OF_DTYPE[config.frontend.log_mel_dtype],
         "shards_folder": place.uri,
         "frontend": asdict(config.frontend),
         "frontend_fingerprint": config.frontend.fingerprint,
@@ -157,7 +143,7 @@ def extract_features(
     with manifest_place.new_file(name) as temporary:
         write_json(temporary, about)
     # Not the manifest as it is by now: another run may have put its own there.
-    return FeatureStore(place, config.frontend, shards, files, config.log_mel_dtype)
+    return FeatureStore(place, config.frontend, shards, files)
 
 
 def extract_part(
@@ -208,7 +194,7 @@ def extract_part(
 
 def _identities(files: Mapping[str, StoredFile], config: ExtractionConfig) -> dict[str, str]:
     return {
-        song_id: identity_of_clip(file, config.frontend, config.limits, config.log_mel_dtype)
+        song_id: identity_of_clip(file, config.frontend, config.limits)
         for song_id, file in files.items()
     }
 
@@ -235,7 +221,6 @@ def _written_shards(
                 folder,
                 config.frontend,
                 config.limits,
-                config.log_mel_dtype,
             )
         )
     if not jobs:

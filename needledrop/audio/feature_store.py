@@ -3,30 +3,29 @@
 The manifest lists the shards of one catalogue (:mod:`needledrop.audio.shards`); it is the artifact
 that later steps open, and :mod:`needledrop.audio.extraction` makes it. Shards and manifest each lie
 in a folder or behind a URI; a shard behind a URI is fetched to this machine once, when something in
-it is first touched. Log-mel that is stored in eight bits is float16 again to whoever reads it.
+it is first touched. Log-mel that is stored in eight bits is float16 to whoever reads a song of it.
 """
 
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from needledrop.artifacts import read_json
-from needledrop.audio.eight_bits import EightBits
-from needledrop.audio.frontend import ClipFeatures, FrontendConfig
+from needledrop.audio.frontend import ClipFeatures, FrontendConfig, LogMelDtype, eight_bits
 from needledrop.audio.rejected_clips import RejectedClip
-from needledrop.audio.shards import BANDS_FILE, LOG_MEL_FILE, LogMelDtype, clips_of_shards
+from needledrop.audio.shards import LOG_MEL_FILE, clips_of_shards
 from needledrop.errors import ArtifactBroken, ShapeMismatch
 from needledrop.storage.opening import place_and_name, place_at
 from needledrop.storage.place import Place, StoredFile
 
 # A manifest's, by what it stores: from before there were versions comes float16, and who knows only
-# that must not read the other.
-VERSION_OF_DTYPE: dict[LogMelDtype, int] = {"float16": 1, "uint8": 2}
+# that must not read the other. Version 2 had levels of another scale in each shard.
+VERSION_OF_DTYPE: dict[LogMelDtype, int] = {"float16": 1, "uint8": 3}
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ class FeatureStore:
     """The features of a catalogue's clips, read by song.
 
     Attributes:
-        frontend: what they were made with.
+        frontend: what they were made with; its ``log_mel_dtype`` is what they are stored in.
         song_ids: (I,) str, sorted; the songs that have features.
         rejected: the clips that could not be used.
-        log_mel_dtype: what the log-mel is stored in, ``float16`` or ``uint8``.
+        n_beyond_full_scale: how many values of the log-mel the levels of eight bits cut off.
     """
 
     def __init__(
@@ -56,10 +55,9 @@ class FeatureStore:
         frontend: FrontendConfig,
         shards: list[str],
         clips: Mapping[str, StoredFile],
-        log_mel_dtype: LogMelDtype = "float16",
     ) -> None:
         self.frontend = frontend
-        self.log_mel_dtype = log_mel_dtype
+        self.n_beyond_full_scale = 0
         self._clips = clips
         self._place = shards_place
         self._places: dict[str, _Place] = {}
@@ -71,11 +69,12 @@ class FeatureStore:
                     "extract_features again"
                 )
             stored = about.get("log_mel_dtype", "float16")
-            if stored != log_mel_dtype:
+            if stored != frontend.log_mel_dtype:
                 raise ArtifactBroken(
-                    f"expected log-mel in {log_mel_dtype} in the shard {shard}, got {stored}; "
-                    "run extract_features again"
+                    f"expected log-mel in {frontend.log_mel_dtype} in the shard {shard}, got "
+                    f"{stored}; run extract_features again"
                 )
+            self.n_beyond_full_scale += about.get("n_beyond_full_scale", 0)
             for song_id, (start, stop) in about["frames"].items():
                 self._places[song_id] = _Place(shard, start, stop)
             for clip in about["rejected"]:
@@ -94,19 +93,19 @@ class FeatureStore:
         """
         place, name = place_and_name(manifest)
         about = read_json(place.file(name) or Path(manifest))
-        version, dtype = about.get("version", 1), about.get("log_mel_dtype", "float16")
-        if dtype not in get_args(LogMelDtype) or version != VERSION_OF_DTYPE[dtype]:
+        frontend = FrontendConfig.from_json(about["frontend"])
+        version = about.get("version", 1)
+        if version != VERSION_OF_DTYPE[frontend.log_mel_dtype]:
             raise ArtifactBroken(
-                f"expected features of version 1 (float16) or 2 (uint8), got version {version} "
-                f"({dtype}) in {name}; read them with the needledrop that made them, or run "
-                "extract_features again"
+                f"expected features of version 1 (float16) or 3 (uint8) in {name}, got version "
+                f"{version}; run extract_features again, or read them with the needledrop that "
+                "made them"
             )
         return cls(
             place_at(about["shards_folder"]),
-            FrontendConfig(**about["frontend"]),
+            frontend,
             about["shards"],
             {song_id: StoredFile(**clip) for song_id, clip in about["clips"].items()},
-            dtype,
         )
 
     def __contains__(self, song_id: object) -> bool:
@@ -124,37 +123,38 @@ class FeatureStore:
 
     def _log_mel(self, song_id: str) -> NDArray[np.float16]:
         stored = self.stored(song_id)
-        if self.log_mel_dtype == "float16":
+        if self.frontend.log_mel_dtype == "float16":
             return stored
-        return EightBits(stored, *self.bands(song_id)).log_mel()
+        return eight_bits(self.frontend).log_mel(stored)
 
     def stored(self, song_id: str) -> NDArray[Any]:
-        """Return a view of a song's (t, m) log-mel as it is stored, float16 or uint8."""
+        """Return a view of a song's (t, m) log-mel as it is stored, float16 or uint8 levels."""
         place = self._places[song_id]
-        return self._open_array(place.shard, LOG_MEL_FILE[self.log_mel_dtype])[place.rows]
-
-    def bands(self, song_id: str) -> NDArray[np.float32]:
-        """Return the (2, m) steps and floors of a song's log-mel, where it is stored in uint8."""
-        return self._open_array(self._places[song_id].shard, BANDS_FILE)
+        return self._open_array(place.shard, LOG_MEL_FILE[self.frontend.log_mel_dtype])[place.rows]
 
     def windows(
-        self, song_ids: NDArray[np.str_], starts: NDArray[np.int64], window_frames: int
-    ) -> NDArray[np.float16]:
-        """Gather log-mel windows straight from the memory maps.
+        self,
+        song_ids: NDArray[np.str_],
+        starts: NDArray[np.int64],
+        window_frames: int,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Gather windows straight from the memory maps, as they are stored.
 
         Args:
             song_ids: (n,) str; a song may come several times.
             starts: (n,) the window's first frame in its clip.
             window_frames: t.
+            out: (n, t, m) of the stored dtype, to be filled; None makes one.
 
         Returns:
-            (n, t, m) float16.
+            (n, t, m) float16, or uint8 levels.
 
         Raises:
             ShapeMismatch: a window reaches beyond its clip.
         """
         shape = (len(song_ids), window_frames, self.frontend.n_mels)
-        windows = np.empty(shape, self.log_mel_dtype)
+        windows = np.empty(shape, self.frontend.log_mel_dtype) if out is None else out
         for row, (song_id, start) in enumerate(
             zip(song_ids.tolist(), starts.tolist(), strict=True)
         ):
@@ -165,12 +165,7 @@ class FeatureStore:
                     f"{song_id}, got one that starts at {start}"
                 )
             windows[row] = self.stored(song_id)[start : start + window_frames]
-        if self.log_mel_dtype == "float16":
-            return windows
-        bands = np.empty((len(song_ids), 2, self.frontend.n_mels), np.float32)
-        for row, song_id in enumerate(song_ids.tolist()):
-            bands[row] = self.bands(song_id)
-        return EightBits(windows, bands[:, 0], bands[:, 1]).log_mel()
+        return windows
 
     def n_frames(self, song_id: str) -> int:
         """Return the number t of a song's frames."""
@@ -187,12 +182,15 @@ class FeatureStore:
         In eight bits it is ``levels.npy``.
         """
         place = self._places[song_id]
-        return f"{place.shard}/{LOG_MEL_FILE[self.log_mel_dtype]}#{place.start}:{place.stop}"
+        return (
+            f"{place.shard}/{LOG_MEL_FILE[self.frontend.log_mel_dtype]}#{place.start}:{place.stop}"
+        )
 
     def _map_array(self, shard: str, name: str) -> NDArray[Any]:
         try:
             path = self._place.folder(shard) / name
-            array: NDArray[Any] = np.load(path, mmap_mode="r")
+            # As a plain array, whose slices cost a tenth of a memmap's.
+            array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r"))
         except (OSError, ValueError, ArtifactBroken) as error:
             raise ArtifactBroken(
                 f"expected {name} in shard {shard}, got {error}; remove the shard's folder and "

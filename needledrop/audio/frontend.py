@@ -4,14 +4,17 @@ The defaults are van den Oord et al. (NIPS 2013): 22,050 Hz, windows of 1,024 sa
 128 mel bands, log compression, here log(1 + gain * power). The 13 MFCCs are the cosine transform
 of the same mel bands in decibels.
 
-The result is float16, in memory as on disk, so what the network is trained on and what it is
-served are the same bits.
+Log-mel is rounded to 256 levels for each band (:mod:`needledrop.audio.eight_bits`) and given as
+float16, which holds them exactly; with ``log_mel_dtype="float16"`` it is not rounded further. So
+what the network is trained on, from a store in eight bits, and what it is served are the same bits.
 
 Shapes: n samples, t frames = 1 + n // hop_samples, m mel bands. Three seconds are 130 frames.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -19,8 +22,10 @@ import torchaudio
 from numpy.typing import NDArray
 
 from needledrop.artifacts import fingerprint_of_json
+from needledrop.audio.eight_bits import EightBits
 from needledrop.errors import ConfigRejected, ShapeMismatch
 
+LogMelDtype = Literal["float16", "uint8"]
 N_MFCCS = 13
 _POWER_FLOOR = 1e-10
 
@@ -38,6 +43,8 @@ class FrontendConfig:
         f_max_hz: upper edge of the highest band.
         log_gain: of the compression log(1 + log_gain * power).
         window_seconds: length of what the network sees at once.
+        log_mel_dtype: what log-mel is stored in: ``uint8``, of which it keeps 256 levels for each
+            band; or ``float16``, twice the bytes.
     """
 
     sample_rate_hz: int = 22_050
@@ -48,6 +55,7 @@ class FrontendConfig:
     f_max_hz: float = 11_025.0
     log_gain: float = 100.0
     window_seconds: float = 3.0
+    log_mel_dtype: LogMelDtype = "uint8"
 
     def __post_init__(self) -> None:
         if not 0 < self.hop_samples <= self.window_samples <= self.sample_rate_hz:
@@ -72,6 +80,15 @@ class FrontendConfig:
                 "frontend.window_seconds: expected at least one spectral window, "
                 f"got {self.window_seconds}"
             )
+        if self.log_mel_dtype not in get_args(LogMelDtype):
+            raise ConfigRejected(
+                f"frontend.log_mel_dtype: expected float16 or uint8, got {self.log_mel_dtype!r}"
+            )
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> "FrontendConfig":
+        """Return the front end of a bundle or a manifest; the older ones knew float16 alone."""
+        return cls(**{"log_mel_dtype": "float16", **settings})
 
     @property
     def window_frames(self) -> int:
@@ -81,14 +98,17 @@ class FrontendConfig:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings; features and encoders carry it, so that they can't be mixed."""
-        return fingerprint_of_json(asdict(self))
+        settings = asdict(self)
+        if self.log_mel_dtype == "float16":  # which was all there was, and is still the same
+            del settings["log_mel_dtype"]
+        return fingerprint_of_json(settings)
 
 
 class ClipFeatures(NamedTuple):
     """What the front end hears in a clip.
 
     Attributes:
-        log_mel: (t, m) float16.
+        log_mel: (t, m) float16, on the levels of eight bits where these are stored.
         mfcc: (t, 13) float16.
     """
 
@@ -96,21 +116,36 @@ class ClipFeatures(NamedTuple):
     mfcc: NDArray[np.float16]
 
 
+@lru_cache(maxsize=16)
+def eight_bits(config: FrontendConfig) -> EightBits:
+    """Return the levels of a front end's mel bands."""
+    mel_power = _mel_power(config)
+    return EightBits.of(
+        mel_power.spectrogram.window.double().numpy(),
+        mel_power.mel_scale.fb.double().numpy(),
+        config.log_gain,
+    )
+
+
+def _mel_power(config: FrontendConfig) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=config.sample_rate_hz,
+        n_fft=config.window_samples,
+        hop_length=config.hop_samples,
+        f_min=config.f_min_hz,
+        f_max=config.f_max_hz,
+        n_mels=config.n_mels,
+        mel_scale="slaney",
+        norm="slaney",
+    )
+
+
 class Frontend:
     """Computes features; build it once, it holds the filter bank."""
 
     def __init__(self, config: FrontendConfig | None = None) -> None:
         self.config = config or FrontendConfig()
-        self._mel_power = torchaudio.transforms.MelSpectrogram(
-            sample_rate=self.config.sample_rate_hz,
-            n_fft=self.config.window_samples,
-            hop_length=self.config.hop_samples,
-            f_min=self.config.f_min_hz,
-            f_max=self.config.f_max_hz,
-            n_mels=self.config.n_mels,
-            mel_scale="slaney",
-            norm="slaney",
-        )
+        self._mel_power = _mel_power(self.config)
         self._cosines = torchaudio.functional.create_dct(N_MFCCS, self.config.n_mels, norm="ortho")
 
     def features(self, waveform: NDArray[np.float32]) -> ClipFeatures:
@@ -130,6 +165,12 @@ class Frontend:
         """Return (t, m) float16 log-mel alone; arguments and errors as in :meth:`features`."""
         return self._compressed(self._power(waveform))
 
+    def as_kept(self, log_mel: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Return (t, m) finite log-mel rounded as :meth:`features` does; its own stays as it is."""
+        if self.config.log_mel_dtype == "float16":
+            return log_mel
+        return eight_bits(self.config).rounded(log_mel)
+
     def _power(self, waveform: NDArray[np.float32]) -> torch.Tensor:
         if waveform.ndim != 1 or len(waveform) < self.config.window_samples:
             raise ShapeMismatch(
@@ -141,7 +182,7 @@ class Frontend:
         return mel.T
 
     def _compressed(self, power: torch.Tensor) -> NDArray[np.float16]:
-        return _as_float16(torch.log1p(self.config.log_gain * power))
+        return self.as_kept(_as_float16(torch.log1p(self.config.log_gain * power)))
 
 
 def _as_float16(values: torch.Tensor) -> NDArray[np.float16]:

@@ -2,34 +2,32 @@
 
 A shard is a folder with the features of some clips end to end (``log_mel.npy`` (t, m) float16,
 ``mfcc.npy`` (t, 13) float16) and ``clips.json`` that says which frames are whose and which clips
-were rejected. In eight bits (:mod:`needledrop.audio.eight_bits`) the log-mel is ``levels.npy``
-(t, m) uint8 and ``bands.npy`` (2, m) float32, step and floor, so nobody who expects the one finds
-the other. A shard appears whole, and is named after what it was made from (the clips' names, sizes
-and times or ETags, the front end, and the dtype). So a run that was stopped continues with what
-is missing, and a changed clip, or another front end, is simply missing.
+were rejected. Log-mel in eight bits (:mod:`needledrop.audio.eight_bits`) is ``levels.npy`` (t, m)
+uint8 instead, so nobody who expects the one finds the other. A shard appears whole, and is named
+after what it was made from (the clips' names, sizes and times or ETags, and the front end). So a
+run that was stopped continues with what is missing, and a changed clip, or another front end, is
+simply missing.
 """
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from needledrop.artifacts import fingerprint_of_json, write_json
 from needledrop.audio.decode import DecodeLimits, decode_clip
-from needledrop.audio.eight_bits import EightBits
-from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
+from needledrop.audio.eight_bits import LAST_LEVEL
+from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig, eight_bits
 from needledrop.audio.rejected_clips import RejectedClip
 from needledrop.errors import ClipRejected
 from needledrop.storage.opening import place_at, read_location
 from needledrop.storage.place import Place, StoredFile, json_in_folder
 
-LogMelDtype = Literal["float16", "uint8"]
 LOG_MEL_FILE = {"float16": "log_mel.npy", "uint8": "levels.npy"}
-BANDS_FILE = "bands.npy"
 _N_READERS = 16
 
 
@@ -58,18 +56,10 @@ def existing_shards(
     return shards, covered
 
 
-def identity_of_clip(
-    file: StoredFile,
-    frontend: FrontendConfig,
-    limits: DecodeLimits,
-    log_mel_dtype: LogMelDtype = "float16",
-) -> str:
+def identity_of_clip(file: StoredFile, frontend: FrontendConfig, limits: DecodeLimits) -> str:
     """Name what a clip's features depend on, without reading the clip."""
     state = [file.n_bytes, file.stamp]
-    depends_on = [file.name, state, frontend.fingerprint, asdict(limits)]
-    if log_mel_dtype != "float16":  # which was all there was, and its shards are still good
-        depends_on.append(log_mel_dtype)
-    return fingerprint_of_json(depends_on)
+    return fingerprint_of_json([file.name, state, frontend.fingerprint, asdict(limits)])
 
 
 def write_shard(
@@ -78,7 +68,6 @@ def write_shard(
     folder: str,
     frontend: FrontendConfig,
     limits: DecodeLimits,
-    log_mel_dtype: LogMelDtype = "float16",
 ) -> str:
     """Decode some clips, compute their features, and write them as one shard.
 
@@ -88,7 +77,6 @@ def write_shard(
         folder: a path or a URI, where the shard will lie.
         frontend: what hears them.
         limits: what a clip may be.
-        log_mel_dtype: what the log-mel is stored in.
 
     Returns:
         The shard's name. Clips that can't be used are noted in it, with their reasons.
@@ -112,10 +100,11 @@ def write_shard(
     for song_id, clip in features.items():
         frames[song_id] = (start, start := start + len(clip.log_mel))
     name = f"shard-{fingerprint_of_json(identities)[:16]}"
+    n_beyond = 0
     with place_at(folder).new_folder(name) as temporary:
         if features:
             log_mel = np.concatenate([f.log_mel for f in features.values()])
-            save_log_mel(temporary, log_mel, log_mel_dtype)
+            n_beyond = save_log_mel(temporary, log_mel, frontend)
             np.save(temporary / "mfcc.npy", np.concatenate([f.mfcc for f in features.values()]))
         write_json(
             temporary / "clips.json",
@@ -123,20 +112,22 @@ def write_shard(
                 "frames": frames,
                 "rejected": rejected,
                 "identities": identities,
-                "log_mel_dtype": log_mel_dtype,
+                "log_mel_dtype": frontend.log_mel_dtype,
+                "n_beyond_full_scale": n_beyond,
             },
         )
     return name
 
 
-def save_log_mel(folder: Path, log_mel: NDArray[np.float16], dtype: LogMelDtype) -> None:
-    """Write a shard's (t, m) log-mel into its folder, in eight bits where these are asked for."""
-    if dtype == "float16":
-        np.save(folder / LOG_MEL_FILE[dtype], log_mel)
-        return
-    eight_bits = EightBits.of(log_mel)
-    np.save(folder / LOG_MEL_FILE[dtype], eight_bits.levels)
-    np.save(folder / BANDS_FILE, np.stack([eight_bits.step, eight_bits.floor]))
+def save_log_mel(folder: Path, log_mel: NDArray[np.float16], frontend: FrontendConfig) -> int:
+    """Write a shard's (t, m) log-mel into its folder; return how many values its levels cut off."""
+    path = folder / LOG_MEL_FILE[frontend.log_mel_dtype]
+    if frontend.log_mel_dtype == "float16":
+        np.save(path, log_mel)
+        return 0
+    levels = eight_bits(frontend).levels(log_mel)
+    np.save(path, levels)
+    return int(np.count_nonzero(levels == LAST_LEVEL))
 
 
 def _encoded(location: str, limits: DecodeLimits) -> bytes:

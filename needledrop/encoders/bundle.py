@@ -133,7 +133,7 @@ class Bundle:
         return self.factors(self.features_from_log_mel(log_mel))
 
     def features_from_log_mel(self, log_mel: NDArray[np.float16]) -> ClipFeatures:
-        """Return features from (t, m) log-mel of this bundle's front end.
+        """Return features from (t, m) log-mel of this bundle's front end, rounded as it rounds.
 
         Raises:
             ShapeMismatch: not (t, m), fewer frames than a window, or not finite.
@@ -145,10 +145,9 @@ class Bundle:
             )
         if not np.isfinite(log_mel).all():
             raise ShapeMismatch("expected finite log-mel, got NaN or infinity")
-        as_stored = np.asarray(log_mel, dtype=np.float16)
-        features = ClipFeatures(as_stored, np.empty((0, 0), np.float16))
-        self.n_windows(features)
-        return features
+        heard = ClipFeatures(np.asarray(log_mel, np.float16), np.empty((0, 0), np.float16))
+        self.n_windows(heard)  # refuses another shape
+        return heard._replace(log_mel=self._frontend.as_kept(heard.log_mel))
 
     def hear_canned_clips(self) -> NDArray[np.float32]:
         """Return (n, k) factors of the canned clips, as they come out here and now."""
@@ -215,7 +214,7 @@ class Bundle:
         try:
             return cls(
                 encoder=_encoder_from(about["encoder"], folder),
-                frontend=FrontendConfig(**about["frontend"]),
+                frontend=FrontendConfig.from_json(about["frontend"]),
                 catalogue=Catalogue.load(folder),
                 gram=load_file(folder / "users.safetensors")["gram"],
                 about=about["about"],

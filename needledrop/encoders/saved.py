@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -54,8 +55,12 @@ def save_model(model: Model, folder: Path) -> None:
         save_words(content, temporary)
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, device: torch.device | None = None) -> Model:
     """Read what :func:`save_model` wrote.
+
+    Args:
+        folder: of the model.
+        device: where its networks then hear clips; the CPU without it.
 
     Raises:
         ArtifactBroken: something is missing or doesn't fit together.
@@ -63,12 +68,15 @@ def load_model(folder: Path) -> Model:
     about = read_json(folder / "model.json")
     try:
         tensors = load_file(folder / "model.safetensors")
-        return model_from(about["name"], tensors, about["settings"], folder)
+        model = model_from(about["name"], tensors, about["settings"], folder)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactBroken(
             f"{folder}: expected a whole model, but its files don't fit together ({error}); "
             "train it again"
         ) from error
+    if device is not None and isinstance(model, CnnEncoder):
+        model.network.to(device)
+    return model
 
 
 def save_tensors(content: ModelContent, path: Path) -> None:

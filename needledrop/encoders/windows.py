@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.frontend import eight_bits
 from needledrop.errors import ShapeMismatch
 
 # (n,) rows of songs and (n,) first frames -> (n, t, m) float32 on the device.
@@ -33,18 +34,13 @@ def windows_on(
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if n_bytes_of(store, song_ids) <= _SHARE_OF_FREE_MEMORY * free_bytes:
             return ResidentWindows(device, store, song_ids, window_frames)
-
-    def mapped(rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
-        windows = store.windows(song_ids[rows], starts, window_frames)
-        return torch.from_numpy(windows).to(device).float()
-
-    return mapped
+    return MappedWindows(device, store, song_ids, window_frames)
 
 
 def n_bytes_of(store: FeatureStore, song_ids: NDArray[np.str_]) -> int:
     """Return how many bytes the songs' log-mel takes as it is stored."""
     n_frames = sum(store.n_frames(song_id) for song_id in song_ids.tolist())
-    return n_frames * store.frontend.n_mels * np.dtype(store.log_mel_dtype).itemsize
+    return n_frames * store.frontend.n_mels * np.dtype(store.frontend.log_mel_dtype).itemsize
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -54,6 +50,47 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, batches, None)
             yield batch
+
+
+class MappedWindows:
+    """The log-mel of some songs in memory maps.
+
+    On a CPU the windows of one call lie where those of the next will: fresh memory for a batch
+    costs more than to fill it.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        store: FeatureStore,
+        song_ids: NDArray[np.str_],
+        window_frames: int,
+    ) -> None:
+        self._device, self._store, self._song_ids = device, store, song_ids
+        self._shape = (window_frames, store.frontend.n_mels)
+        self._step = _step_of(store, device)
+        self._make_room(0)
+
+    def _make_room(self, n_windows: int) -> None:
+        shape = (n_windows, *self._shape)
+        self._stored = torch.empty(shape, dtype=_dtype_of(self._store))
+        self._heard = torch.empty(shape if self._device.type == "cpu" else 0)
+
+    def __call__(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
+        """Return (n, t, m) float32 windows; on a CPU they are good until the next call.
+
+        Raises:
+            ShapeMismatch: a window reaches beyond its song.
+        """
+        if len(rows) > len(self._stored):
+            self._make_room(len(rows))
+        stored = self._stored[: len(rows)]
+        self._store.windows(self._song_ids[rows], starts, self._shape[0], out=stored.numpy())
+        if self._device.type == "cpu":
+            heard = self._heard[: len(rows)].copy_(stored)
+        else:  # the next batch is made while this one is learned from
+            heard = stored.to(self._device).float()
+        return heard if self._step is None else heard.mul_(self._step)
 
 
 class ResidentWindows:
@@ -71,14 +108,11 @@ class ResidentWindows:
         self._n_frames, self._song_ids = n_frames, song_ids  # (s,)
         self._first_frames = np.cumsum(n_frames) - n_frames  # (s,)
         shape = (int(n_frames.sum()), store.frontend.n_mels)
-        dtype = getattr(torch, store.log_mel_dtype)
-        self._log_mel = torch.empty(shape, dtype=dtype, device=device)  # (f, m)
+        self._log_mel = torch.empty(shape, dtype=_dtype_of(store), device=device)  # (f, m)
         for song_id, first, n in zip(ids, self._first_frames, n_frames, strict=True):
             stored = torch.from_numpy(np.array(store.stored(song_id)))
             self._log_mel[first : first + n] = stored
-        self._bands: Tensor | None = None  # (s, 2, m)
-        if store.log_mel_dtype == "uint8":
-            self._bands = torch.from_numpy(np.stack([store.bands(song) for song in ids])).to(device)
+        self._step = _step_of(store, device)
         self._frames = torch.arange(window_frames, device=device)  # (t,)
 
     def __call__(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
@@ -97,9 +131,17 @@ class ResidentWindows:
             )
         device = self._log_mel.device
         first = torch.from_numpy(self._first_frames[rows] + starts).to(device)
-        windows = self._log_mel[first[:, None] + self._frames]
-        if self._bands is None:
-            return windows.float()
-        step, floor = self._bands[torch.from_numpy(rows).to(device)][:, :, None].unbind(1)
-        # By way of float16, as the feature store gives it, and so everybody else.
-        return (windows * step + floor).half().float()
+        heard = self._log_mel[first[:, None] + self._frames].float()
+        return heard if self._step is None else heard.mul_(self._step)
+
+
+def _dtype_of(store: FeatureStore) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, store.frontend.log_mel_dtype)
+    return dtype
+
+
+def _step_of(store: FeatureStore, device: torch.device) -> Tensor | None:
+    """Return the (m,) steps of levels, which are log-mel when multiplied; None for float16."""
+    if store.frontend.log_mel_dtype == "float16":
+        return None
+    return torch.from_numpy(eight_bits(store.frontend).step).to(device)

@@ -10,7 +10,10 @@ does, a half-step takes a few conjugate-gradient steps from where the row stands
 - *Coordinates.* With Y^T Y + lambda I = L L^T and Y' = Y L^-T, x' = L^T x, the system is
   x' + Y'_u^T (C_u - I) Y'_u x' = Y'_u^T c_u. What all rows share has become the identity: the
   product with Y^T Y, which implicit makes for each row and step, is gone. Since Y'^T Y' <= I, the
-  condition number is at most the row's largest c, whatever lambda and Y are.
+  condition number is at most the row's largest c, whatever lambda and Y are. (The code has D I,
+  not I, with D songs.)
+- *The start.* The songs start nearly in the span of the confidence matrix's first singular vectors,
+  by a power iteration from a random matrix (Halko, Martinsson and Tropp 2011, algorithm 4.4).
 - *Batches.* Rows of like length are solved together (degree_batches.py); threads take batches.
 - *Extrapolation.* Before a half-step of the listeners the songs go on by a part of their last step,
   after Nesterov. The objective there falls out of the conjugate gradients; where it has risen, the
@@ -27,6 +30,8 @@ Shapes: U listeners, I songs, k factors, B rows of a batch, n entries of its lon
 
 import math
 import os
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,6 +43,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from needledrop.factors.confidence import confidence_from_plays
+from needledrop.factors.conjugate_gradients import TO_THE_END, improve_rows
 from needledrop.factors.degree_batches import (
     RowBatch,
     RowsByLength,
@@ -47,13 +53,18 @@ from needledrop.factors.degree_batches import (
 from needledrop.factors.wmf import Factors, WmfConfig
 from needledrop.plays.triplets import Plays
 
-_STEPS = 2
-_STEPS_TO_THE_END = 200
-_RESIDUAL_AT_THE_END = 1e-6
-_MOST_EXTRAPOLATION = 0.9
+_USER_STEPS = 4
+_SONG_STEPS = 3
+_MOST_EXTRAPOLATION = 0.95
 _FIRST_LENGTH = 0.1
-_FLOATS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
-_ROWS_AT_ONCE = 8192
+_POWER_STEPS = 4
+_LEAST_EIGENVALUE = 1e-4  # of a Gram matrix, as a part of the mean one
+_FLOATS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+_CACHED_FLOATS = 1 << 22
+"""Where there are more, the rows to gather are float16: they come from memory, and that takes time.
+
+The objective notices it in the seventh digit. The last half-step, to the end, takes float32."""
+_ROWS_AT_ONCE = 2048
 _TINY = 1e-30
 
 
@@ -106,8 +117,8 @@ def memory_bytes(
 
     Both sides, the songs' last place, and either one side in the other coordinates or the result;
     8 bytes for each entry of the batches, and 16 a pair while they are made; and for each thread a
-    batch and as much again. The C library's allocator keeps some of what was given back: measured
-    were 6 % above this at 50 factors, and 53 % at 400 factors of fewer listeners.
+    batch, its half precision and as much again. The C library's allocator keeps some of what was
+    given back: measured were 16 % above this at 50 factors of 100,000 listeners, 2 % below at 400.
 
     Args:
         n_users: U.
@@ -119,8 +130,8 @@ def memory_bytes(
         n_threads: of the CPU.
     """
     floats = n_factors * (2 * n_users + 3 * n_songs)
-    of_batch = 2 * max(_FLOATS_AT_ONCE["cpu"], n_factors * n_longest, n_factors * _ROWS_AT_ONCE)
-    return 4 * (floats + n_threads * of_batch) + 8 * n_padded + 16 * n_pairs
+    of_batch = max(_FLOATS_AT_ONCE["cpu"], n_factors * n_longest, n_factors * _ROWS_AT_ONCE)
+    return 4 * floats + 10 * n_threads * of_batch + 8 * n_padded + 16 * n_pairs
 
 
 @contextmanager
@@ -132,12 +143,14 @@ def alternation(
     # A GPU is kept busy by one thread; on a CPU each batch is one thread's.
     n_threads = 1 if where.type == "cuda" else n_threads or len(os.sched_getaffinity(0))
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads)  # of the start; later each thread of the pool is alone
     try:
         with ThreadPoolExecutor(
             n_threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            yield Alternation(confidence, config, where, pool)
+            learned = Alternation(confidence, config, where, pool)
+            torch.set_num_threads(1)
+            yield learned
     finally:
         torch.set_num_threads(before)
 
@@ -171,12 +184,14 @@ class Alternation:
         # sum_ui c_ui p_ui^2, the objective of factors that are all zero
         self._of_zeros = float(confidence.data.sum(dtype=np.float64))
         n_users, n_songs = confidence.shape
+        self._workspace = _Workspace()
+        self._own = torch.eye(config.n_factors, dtype=torch.float64, device=device)
+        self._x = torch.zeros((n_users, config.n_factors), device=device)
+        self._to_users = self._own
         first = np.random.default_rng(config.seed).standard_normal(
             (n_songs, config.n_factors), dtype=np.float32
         )
-        self._y = torch.from_numpy(first * np.float32(_FIRST_LENGTH))[self._songs.order].to(device)
-        self._y[: self._songs.n_empty] = 0
-        self._x = torch.zeros((n_users, config.n_factors), device=device)
+        self._y = self._start(confidence, by_song, torch.from_numpy(first).to(device))
         self._y_before = self._y.clone()
         self._loss = math.inf
         self._n_steps = 0
@@ -194,49 +209,124 @@ class Alternation:
         if extrapolation:
             self._y.add_(self._y - self._y_before, alpha=extrapolation)
         self._y_before = kept
-        loss = self._solve_users(_STEPS)
+        loss = self._solve_users(_USER_STEPS)
         if extrapolation and loss > self._loss:
             self._y.copy_(kept)
             self._n_steps = 0
-            self._solve_users(_STEPS_TO_THE_END)
-        self._loss = self._solve_songs(_STEPS)
+            self._solve_users(TO_THE_END)
+        if self._loss == math.inf:
+            self._balance()
+        self._loss = self._solve_songs(_SONG_STEPS)
         return self._loss
 
     def finish(self) -> float:
         """Bring each listener to the optimum for the songs' factors; return the objective."""
-        self._loss = self._solve_users(_STEPS_TO_THE_END)
+        self._loss = self._solve_users(TO_THE_END)
         return self._loss
 
     def user_factors(self) -> NDArray[np.float32]:
         """(U, k) float32."""
+        self._times(self._x, self._to_users, self._x)
+        self._to_users = self._own
         return _in_rows(self._x, self._users)
 
     def song_factors(self) -> NDArray[np.float32]:
         """(I, k) float32."""
         return _in_rows(self._y, self._songs)
 
+    def _start(
+        self, confidence: sparse.csr_matrix, by_song: sparse.csr_matrix, y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the songs (I, k), in their order, after a power iteration from ``y``.
+
+        Songs that nobody plays are 0.
+        """
+        users, songs = _on_device(confidence, self._device), _on_device(by_song, self._device)
+        for _ in range(_POWER_STEPS):
+            torch.mm(users, y, out=self._x)
+            torch.mm(songs, self._x, out=y)
+            # Its columns made nearly orthonormal, where they are not nearly dependent.
+            gram = self._gram(y)
+            least = _LEAST_EIGENVALUE * float(torch.trace(gram)) / len(gram)
+            lower = torch.linalg.cholesky(gram + max(least, _TINY) * self._own)
+            self._times(y, torch.linalg.solve_triangular(lower, self._own, upper=False).T, y)
+        self._x.zero_()
+        return y[self._songs.order].mul_(_FIRST_LENGTH * math.sqrt(len(y)))
+
+    def _balance(self) -> None:
+        """Make both sides as long in all: no product changes, and lambda's part is least."""
+        of_users = self._to_users.T @ self._gram(self._x) @ self._to_users
+        squared = float(torch.trace(of_users)), float(torch.trace(self._gram(self._y)))
+        if min(squared) == 0:  # nobody has played anything
+            return
+        ratio = (squared[0] / squared[1]) ** 0.25
+        self._y *= ratio
+        self._to_users = self._to_users / ratio
+
     def _solve_users(self, n_steps: int) -> float:
-        return self._solve(self._users, self._x, self._y, n_steps)
+        loss, inverse = self._solve(
+            self._users, self._x, self._to_users, self._y, self._own, n_steps
+        )
+        self._to_users = inverse
+        return loss
 
     def _solve_songs(self, n_steps: int) -> float:
-        return self._solve(self._songs, self._y, self._x, n_steps)
+        loss, inverse = self._solve(
+            self._songs, self._y, self._own, self._x, self._to_users, n_steps
+        )
+        self._times(self._y, inverse, self._y)
+        return loss
 
-    def _solve(self, side: RowsByLength, x: torch.Tensor, y: torch.Tensor, n_steps: int) -> float:
-        """Improve ``x`` in place for fixed ``y``; return the objective of both."""
-        own = torch.eye(y.shape[1], dtype=torch.float64, device=self._device)
-        gram = self._gram(y)
-        lower = torch.linalg.cholesky(gram + self._lambda * own)
-        inverse = torch.linalg.solve_triangular(lower, own, upper=False)
-        fixed = self._times(y, inverse.T, torch.empty_like(y))
-        self._times(x, lower, x)
+    def _solve(
+        self,
+        side: RowsByLength,
+        x: torch.Tensor,
+        to_x: torch.Tensor,
+        y: torch.Tensor,
+        to_y: torch.Tensor,
+        n_steps: int,
+    ) -> tuple[float, torch.Tensor]:
+        """Improve the rows of X = ``x @ to_x`` for fixed Y = ``y @ to_y``.
 
-        def gain(batch: RowBatch) -> float:
-            return _conjugate_gradients(batch, x[batch.rows], fixed, n_steps)
+        Returns:
+            The objective of both, and the matrix by which ``x``, changed in place, is X again.
+        """
+        gram = to_y.T @ self._gram(y) @ to_y
+        is_halved = n_steps != TO_THE_END and y.numel() > _CACHED_FLOATS
+        # Y'^T Y' <= D I: an entry of Y' is about 1, where a small one would lose digits in float16.
+        scale = math.sqrt(len(y))
+        lower = torch.linalg.cholesky(gram + self._lambda * self._own) / scale
+        inverse = torch.linalg.solve_triangular(lower, self._own, upper=False)
+        fixed = torch.empty_like(y, dtype=torch.float16 if is_halved else torch.float32)
+        self._times(y, to_y @ inverse.T, fixed)
+        self._times(x, to_x @ lower, x)
 
-        gains = math.fsum(self._pool.map(gain, reversed(side.batches)))  # the longest rows first
+        def gain(batch: RowBatch) -> torch.Tensor:
+            played = self._played(batch, fixed)
+            return improve_rows(batch.confidence, played, x[batch.rows], scale**2, n_steps)
+
+        gains = list(self._pool.map(gain, reversed(side.batches)))  # the longest rows first
         x[: side.n_empty] = 0
-        self._times(x, inverse, x)
-        return self._of_zeros - gains + self._lambda * float(torch.trace(gram))
+        gained = float(torch.stack(gains).sum()) if gains else 0.0
+        return self._of_zeros - gained + self._lambda * float(torch.trace(gram)), inverse
+
+    def _played(self, batch: RowBatch, y: torch.Tensor) -> torch.Tensor:
+        """Return (B, n, k) float32, the rows of ``y`` at a batch's entries.
+
+        It is good until the thread asks for the next: memory that was written just now is still in
+        the core's cache, where memory that is asked for anew seldom is.
+        """
+        n_rows, n_entries = batch.columns.shape
+        n_floats = n_rows * n_entries * y.shape[1]
+        columns = batch.columns.view(-1)
+        single = self._workspace.take(n_floats, torch.float32, self._device)
+        if y.dtype == torch.float32:
+            torch.index_select(y, 0, columns, out=single.view(-1, y.shape[1]))
+        else:
+            stored = self._workspace.take(n_floats, y.dtype, self._device)
+            torch.index_select(y, 0, columns, out=stored.view(-1, y.shape[1]))
+            single.copy_(stored)
+        return single.view(n_rows, n_entries, -1)
 
     def _gram(self, factors: torch.Tensor) -> torch.Tensor:
         """Return (k, k) float64: F^T F of factors (R, k), summed over blocks of rows."""
@@ -262,65 +352,35 @@ class Alternation:
         return out
 
 
+class _Workspace(threading.local):
+    """Memory that each thread uses again and again."""
+
+    def __init__(self) -> None:
+        self._of_dtype: dict[torch.dtype, torch.Tensor] = {}
+
+    def take(self, n_numbers: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Return so many numbers, which the thread's next call gives again."""
+        memory = self._of_dtype.get(dtype)
+        if memory is None or len(memory) < n_numbers:
+            memory = self._of_dtype[dtype] = torch.empty(n_numbers, dtype=dtype, device=device)
+        return memory[:n_numbers]
+
+
 def _extrapolation(n_steps: int) -> float:
     """Return the part of the last step by which the songs go on, after so many steps."""
     return min(_MOST_EXTRAPOLATION, n_steps / (n_steps + 3))
 
 
-def _conjugate_gradients(
-    batch: RowBatch, x: torch.Tensor, fixed: torch.Tensor, n_steps: int
-) -> float:
-    """Improve the rows of a batch, (B, k) in place; return what they take off the objective.
-
-    It is b^T x + r^T x summed over the rows, with the residual r = b - A x: the value of
-    2 b^T x - x^T A x. Since b^T x is the sum of c times the scores Y'_u x, which every step moves
-    by what it has at hand, the objective takes no product of its own.
-    """
-    n_rows, n_entries = batch.columns.shape
-    played = fixed.index_select(0, batch.columns.view(-1)).view(n_rows, n_entries, -1)
-    extra = (batch.confidence - 1).clamp_(min=0)  # c - 1; 0 where a row is shorter
-    scores = _scores(played, x)
-    residual = _sums(played, batch.confidence - extra * scores).sub_(x)
-    direction = residual.clone()
-    squared = _dot(residual, residual)
-    to_the_end = n_steps > _STEPS
-    right = _sums(played, batch.confidence) if to_the_end else residual
-    enough = _dot(right, right) * _RESIDUAL_AT_THE_END**2
-    for step in range(n_steps):
-        moved_scores = _scores(played, direction)
-        moved = _sums(played, extra * moved_scores).add_(direction)
-        length = squared / (_dot(direction, moved) + _TINY)
-        x.addcmul_(length, direction)
-        scores.addcmul_(length, moved_scores)
-        residual.addcmul_(length, moved, value=-1)
-        if step + 1 < n_steps:
-            before, squared = squared, _dot(residual, residual)
-            if to_the_end and bool((squared <= enough).all()):
-                break
-            direction.mul_(squared / (before + _TINY)).add_(residual)
-    gain = (batch.confidence * scores).sum(dtype=torch.float64)
-    return float(gain + (residual * x).sum(dtype=torch.float64))
-
-
-def _scores(played: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Return (B, n), the products of (B, n, k) with a vector a row, (B, k).
-
-    The same as a product with a column each would run at a tenth of the speed (MKL's, 2 cores).
-    """
-    return torch.bmm(vectors[:, None], played.transpose(1, 2))[:, 0]
-
-
-def _sums(played: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return (B, k), the rows of (B, n, k) summed with weights, (B, n)."""
-    return torch.bmm(weights[:, None], played)[:, 0]
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a * b).sum(dim=1, keepdim=True)
-
-
 def _blocks(n_rows: int) -> list[slice]:
     return [slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE)]
+
+
+def _on_device(matrix: sparse.csr_matrix, device: torch.device) -> torch.Tensor:
+    rows, columns, values = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        # PyTorch 2.11 calls them a beta; products, which are all that is asked of them, are MKL's.
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)
+        return torch.sparse_csr_tensor(rows, columns, values, list(matrix.shape), device=device)
 
 
 def _on(device: torch.device, side: RowsByLength) -> RowsByLength:

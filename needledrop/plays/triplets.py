@@ -9,7 +9,7 @@ Shape letters: U users, I songs, n rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from needledrop.plays.rows import RawRows, read_rows
 from needledrop.plays.source import MAX_LINE_BYTES
 
 __all__ = ["FileSummary", "Plays", "PlaysConfig", "PlaysReading", "examine_plays", "read_plays"]
+
+_PAIRS_OF_A_GROUP = 1 << 21
+_DICTIONARY_BYTES = 1 << 26
+_ID = pa.dictionary(pa.int32(), pa.string())
+_PAIRS = pa.schema([("user_id", _ID), ("song_id", _ID), ("play_count", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,19 @@ class Plays:
 
     def save(self, path: Path) -> None:
         """Write a folder: ``plays.parquet`` (triplets), ``users.parquet``, ``songs.parquet``."""
-        codes = self.user_song.tocoo()
         users, songs = _text_array(self.user_ids), _text_array(self.song_ids)
-        pairs = pa.table(
-            {
-                "user_id": pa.DictionaryArray.from_arrays(codes.row.astype(np.int32), users),
-                "song_id": pa.DictionaryArray.from_arrays(codes.col.astype(np.int32), songs),
-                "play_count": codes.data,
-            }
-        )
         by_song: dict[str, Any] = {"song_id": songs}
         if self.last_played_at is not None:
             by_song["last_played_at"] = pa.array(self.last_played_at, pa.timestamp("us", tz="UTC"))
         with whole_folder(path) as folder:
-            pq.write_table(pairs, folder / "plays.parquet", compression="zstd")
+            with pq.ParquetWriter(
+                folder / "plays.parquet",
+                _PAIRS,
+                compression="zstd",
+                dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            ) as writer:
+                for pairs in _groups_of_pairs(self.user_song, users, songs):
+                    writer.write_table(pairs, row_group_size=_PAIRS_OF_A_GROUP)
             pq.write_table(pa.table({"user_id": users}), folder / "users.parquet")
             pq.write_table(pa.table(by_song), folder / "songs.parquet")
 
@@ -116,28 +120,20 @@ class Plays:
         """
         path = Path(path)
         try:
-            pairs = pq.read_table(path / "plays.parquet", read_dictionary=["user_id", "song_id"])
             user_ids = _texts(pq.read_table(path / "users.parquet").column("user_id"))
             by_song = pq.read_table(path / "songs.parquet")
             song_ids = _texts(by_song.column("song_id"))
-            shape = (len(user_ids), len(song_ids))
-            user_song = sparse.csr_matrix(
-                (
-                    pairs.column("play_count").to_numpy(),
-                    (
-                        _positions(pairs.column("user_id"), user_ids),
-                        _positions(pairs.column("song_id"), song_ids),
-                    ),
-                ),
-                shape=shape,
-                dtype=np.int64,
-            )
+            # One column after the other: all at once would be twice the matrix.
+            file = path / "plays.parquet"
+            users = _positions(_column(file, "user_id"), user_ids)
+            songs = _positions(_column(file, "song_id"), song_ids)
+            counts = np.require(_column(file, "play_count").to_numpy(), np.int64, "W")
+            user_song = _matrix(counts, users, songs, (len(user_ids), len(song_ids)))
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise ArtifactBroken(
                 f"expected accepted plays in {path}, but reading failed "
                 f"({' '.join(str(error).split())}); run the validation of the plays again"
             ) from error
-        user_song.sort_indices()
         dates = None
         if "last_played_at" in by_song.column_names:
             dates = by_song.column("last_played_at").to_numpy().astype("datetime64[us]")
@@ -297,6 +293,58 @@ def _file_summaries(rows: RawRows, judgement: Judgement) -> tuple[FileSummary, .
     return tuple(
         FileSummary(file, n_accepted[index] + n_rejected[file], n_rejected[file], n_plays[index])
         for index, file in enumerate(rows.files)
+    )
+
+
+def _column(file: Path, name: str) -> pa.ChunkedArray:
+    """Read one column of a Parquet file; KeyError where it has no such column."""
+    return pq.read_table(file, columns=[name], read_dictionary=["user_id", "song_id"]).column(name)
+
+
+def _matrix(
+    counts: NDArray[np.int64],
+    users: NDArray[np.int32],
+    songs: NDArray[np.int32],
+    shape: tuple[int, int],
+) -> sparse.csr_matrix:
+    """Return the plays of pairs; in the order that they are saved in, without a copy of them."""
+    if not (users[1:] >= users[:-1]).all():
+        user_song = sparse.csr_matrix((counts, (users, songs)), shape=shape, dtype=np.int64)
+    else:
+        starts = np.searchsorted(users, np.arange(shape[0] + 1, dtype=np.int32))
+        user_song = sparse.csr_matrix((counts, songs, starts), shape=shape, dtype=np.int64)
+    user_song.sum_duplicates()  # sorts a row's songs too, where they aren't
+    return user_song
+
+
+def _groups_of_pairs(
+    user_song: sparse.csr_matrix, users: pa.Array, songs: pa.Array
+) -> Iterator[pa.Table]:
+    """Yield the pairs in the order of the matrix, each table with the ids that it names alone.
+
+    A file holds a dictionary for each of its row groups: with all ids in each, those of a million
+    users are written, and later read, dozens of times.
+    """
+    user_of = np.repeat(np.arange(user_song.shape[0], dtype=np.int32), np.diff(user_song.indptr))
+    for start in range(0, user_song.nnz, _PAIRS_OF_A_GROUP) or (0,):
+        some = slice(start, start + _PAIRS_OF_A_GROUP)
+        yield pa.table(
+            {
+                "user_id": _named(user_of[some], users),
+                "song_id": _named(user_song.indices[some], songs),
+                "play_count": user_song.data[some],
+            },
+            _PAIRS,
+        )
+
+
+def _named(positions: NDArray[np.integer], ids: pa.Array) -> pa.DictionaryArray:
+    """Return the ids at some positions; its dictionary holds those that occur."""
+    is_used = np.zeros(len(ids), dtype=np.bool_)
+    is_used[positions] = True
+    place = np.cumsum(is_used, dtype=np.int32) - 1
+    return pa.DictionaryArray.from_arrays(
+        pa.array(place[positions], pa.int32()), ids.filter(pa.array(is_used))
     )
 
 

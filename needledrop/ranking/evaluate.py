@@ -27,7 +27,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from needledrop.encoders.training import torch_device
+from needledrop.encoders.device import torch_device
 from needledrop.errors import ConfigRejected, ShapeMismatch
 from needledrop.ranking.bootstrap import PairedBootstrap, ResampledMeans
 from needledrop.ranking.device_scores import DeviceScores

@@ -18,6 +18,7 @@ from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.model import Listeners, Model, NewSongs
 from needledrop.errors import InputError
 from needledrop.factors.wmf import Factors
+from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.metrics import average_precision, placements_of_relevant
 from needledrop.ranking.report import CUTOFF
@@ -63,6 +64,24 @@ class HeldOutSongs:
             tuple(store[song_id] for song_id in audible),
             len(song_ids) - len(audible),
         )
+
+    @classmethod
+    def of_validation(
+        cls, split: Split, plays: Plays, factors: Factors, store: FeatureStore
+    ) -> "HeldOutSongs":
+        """Take the validation songs, for listeners who are known by plays of training songs alone.
+
+        Args:
+            split: which songs are which.
+            plays: of training and validation songs at least.
+            factors: learned from plays of both.
+            store: features of the songs.
+
+        Raises:
+            InputError: none of them has features.
+        """
+        listeners = factors.with_listeners_of(plays.of_songs(split.train.tolist()))
+        return cls.select(split.validation.tolist(), plays, listeners, store)
 
     @property
     def song_ids(self) -> NDArray[np.str_]:

@@ -18,12 +18,14 @@ from needledrop.ranking.paper import (
 from needledrop.ranking.tag_prediction import TagFigures
 
 _SPLITS = {"random": "random songs", "artist": "artist-disjoint"}
+_HEADINGS = {"random": "random songs held out", "artist": "artists held out (artist-disjoint)"}
+_METRICS = {"map_500": "mAP@500", "auc": "AUC"}
 _COLOURS = ("#1f6fb2", "#d98b2b", "#3c8d5a", "#9aa3af")
 _LABEL = "OTHER DATASET, reported"
 _RATIOS = (
-    ("mAP@500 as a multiple of the random order's", "map_to_random", "random"),
-    ("mAP@500 as a multiple of the linear regression's", "map_to_linear", "linear"),
-    ("mAP@500 as a share of the oracle's", "map_of_oracle", "oracle"),
+    ("mAP@500, times the random order's", "map_to_random", "random"),
+    ("mAP@500, times the linear regression's", "map_to_linear", "linear"),
+    ("mAP@500, as a share of the oracle's", "map_of_oracle", "oracle"),
 )
 
 
@@ -52,11 +54,13 @@ def page_of_paper(
         "(van den Oord, Dieleman and Schrauwen, 2013) are as reported there, on the Million Song "
         "Dataset, and were not measured here. How many songs are ranked and how many of them a "
         "listener played decides about absolute figures, so they must not be compared across the "
-        "datasets; ratios to random, to the linear baseline and to the oracle may be."
+        "datasets; ratios within one dataset may, with care."
     )
     for result in results:
-        _add_split(page, result)
+        page.sentence(_in_short(result))
     _add_plot(page, results)
+    for result in results:
+        _add_split(page, result)
     _add_beside(page, results)
     _add_costs(page, results, price_per_hour)
     _add_tags(page, tags)
@@ -64,44 +68,41 @@ def page_of_paper(
     return page
 
 
+def _in_short(result: SplitResult) -> str:
+    """Say which model that hears songs is the best, and how good that is."""
+    heard = {
+        name: one.map_500.mean
+        for name, one in result.models.items()
+        if name not in ("random", "oracle") and one.map_500.mean is not None
+    }
+    kind = _SPLITS.get(result.kind, result.kind)
+    if not heard:
+        return f"Measured here, {kind}: no model has a figure."
+    best = max(heard, key=heard.__getitem__)
+    one = result.models[best]
+    return (
+        f"Measured here, {kind}: the best model that hears songs is {TITLES[best]}, with an "
+        f"mAP@500 of {_interval(one.map_500)}: {_number(one.map_to_random, 2)} times a random "
+        f"order's, {_number(one.map_to_linear, 2)} times the linear regression's, "
+        f"{_percent(one.map_of_oracle)} of the oracle's."
+    )
+
+
 def _add_split(page: Page, result: SplitResult) -> None:
-    page.heading(f"This dataset, split by {_SPLITS.get(result.kind, result.kind)}")
+    page.heading(f"This dataset, {_HEADINGS.get(result.kind, result.kind)}")
     page.sentence(
         f"{result.n_training_songs:,} training songs, {result.n_validation_songs:,} validation "
         f"songs, {result.n_test_songs:,} test songs; {result.n_users:,} listeners played a test "
         "song."
     )
-    page.table(
-        ["model", "mAP@500", "its seeds", "AUC", "its seeds"],
-        [
+    for metric, title in _METRICS.items():
+        page.table(
+            ["model", title, "its seeds"],
             [
-                TITLES[name],
-                _interval(one.map_500),
-                _range(one.map_500),
-                _interval(one.auc),
-                _range(one.auc),
-            ]
-            for name, one in result.models.items()
-        ],
-    )
-    page.sentence(
-        "What may be compared with other datasets: mAP@500 as a multiple of the random order's and "
-        "of the linear baseline's, and as a share of the oracle's; AUC above one half as a share "
-        "of the oracle's above one half."
-    )
-    page.table(
-        ["model", "mAP x random", "mAP x linear", "mAP of oracle", "AUC of oracle"],
-        [
-            [
-                TITLES[name],
-                _number(one.map_to_random, 2),
-                _number(one.map_to_linear, 2),
-                _percent(one.map_of_oracle),
-                _percent(one.auc_of_oracle),
-            ]
-            for name, one in result.models.items()
-        ],
-    )
+                [TITLES[name], _interval(getattr(one, metric)), _range(getattr(one, metric))]
+                for name, one in result.models.items()
+            ],
+        )
     if result.differences:
         page.sentence(
             "Paired differences of mAP@500, listener by listener; the first is better where the "
@@ -118,11 +119,12 @@ def _add_split(page: Page, result: SplitResult) -> None:
 
 def _add_plot(page: Page, results: Sequence[SplitResult]) -> None:
     page.heading("Both splits")
-    names = [name for name in TITLES if any(name in one.models for one in results)]
-    figure = Figure(figsize=(8.6, 1.2 + 0.5 * len(names)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    names = _names(results)
+    # One above the other: side by side their names could not be read on a phone.
+    figure = Figure(figsize=(6.2, 1.2 + 0.8 * len(names)), layout="constrained")
+    axes = figure.subplots(2, 1)
     height = 0.8 / len(results)
-    for axis, metric, title in zip(axes, ("map_500", "auc"), ("mAP@500", "AUC"), strict=True):
+    for axis, (metric, title) in zip(axes, _METRICS.items(), strict=True):
         for number, result in enumerate(results):
             for place, name in enumerate(names):
                 model = result.models.get(name)
@@ -134,12 +136,12 @@ def _add_plot(page: Page, results: Sequence[SplitResult]) -> None:
                 axis.barh(y, one.mean, height * 0.92, color=_COLOURS[number], label=label)
                 ends = [[max(0, one.mean - one.low)], [max(0, one.high - one.mean)]]
                 axis.errorbar(one.mean, y, xerr=ends, color="#1c2330", capsize=2, lw=1)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=11, loc="left")
         axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="#dfe3ea", lw=0.8)
         axis.set_axisbelow(True)
-    axes[0].invert_yaxis()
+        axis.invert_yaxis()
     axes[1].axvline(0.5, color="#5b6472", lw=1, ls=":")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
@@ -152,27 +154,25 @@ def _add_plot(page: Page, results: Sequence[SplitResult]) -> None:
 
 def _add_beside(page: Page, results: Sequence[SplitResult]) -> None:
     page.heading("The paper's figures, and the ratios that carry over")
-    for table in (SUBSET, FULL):
-        page.sentence(
-            f"{_LABEL}: {table.title}, {table.n_songs:,} songs ({table.n_test_songs:,} test "
-            f"songs), {table.n_users:,} listeners, {table.n_factors} factors."
+    page.sentence(
+        f"Left what was measured here, with its 95% interval; right {_LABEL}: "
+        + "; ".join(
+            f"{table.title}, {table.n_songs:,} songs ({table.n_test_songs:,} test songs), "
+            f"{table.n_users:,} listeners, {table.n_factors} factors"
+            for table in (SUBSET, FULL)
         )
-        page.table(
-            ["model", "reported mAP@500", "reported AUC"],
-            [
-                [TITLES[name], f"{precision:.5f}", f"{auc:.5f}"]
-                for name, (precision, auc) in table.figures.items()
-            ],
-        )
+        + ". The two sides are not to be compared with one another."
+    )
+    for place, (metric, title) in enumerate(_METRICS.items()):
+        page.table(_columns(title, results), _rows(results, metric, place))
+    page.sentence(
+        "What may be compared: how many times better a model is than another one on its own "
+        "dataset. Ratios to random and to the oracle still depend on how many songs are ranked; "
+        "those to the linear regression least."
+    )
     for title, part_of_model, reported in _RATIOS:
-        page.sentence(f"{title}:")
         page.table(
-            [
-                "model",
-                *(f"ours, {_SPLITS.get(one.kind, one.kind)}" for one in results),
-                "reported, subset",
-                "reported, full",
-            ],
+            _columns(title, results),
             [
                 [
                     TITLES[name],
@@ -187,10 +187,37 @@ def _add_beside(page: Page, results: Sequence[SplitResult]) -> None:
                         for table in (SUBSET, FULL)
                     ),
                 ]
-                for name in TITLES
-                if any(name in one.models for one in results)
+                for name in _names(results)
             ],
         )
+
+
+def _columns(title: str, results: Sequence[SplitResult]) -> list[str]:
+    ours = (f"here, {_SPLITS.get(one.kind, one.kind)}" for one in results)
+    return [title, *ours, f"{_LABEL}: subset", f"{_LABEL}: full"]
+
+
+def _rows(results: Sequence[SplitResult], metric: str, place: int) -> list[list[str]]:
+    """Return each model's figure here, with its interval, and the reported ones."""
+    return [
+        [
+            TITLES[name],
+            *(
+                _interval(getattr(one.models[name], metric)) if name in one.models else "-"
+                for one in results
+            ),
+            *(
+                f"{table.figures[name][place]:.5f}" if name in table.figures else "-"
+                for table in (SUBSET, FULL)
+            ),
+        ]
+        for name in TITLES
+        if name in _names(results) or name in SUBSET.figures or name in FULL.figures
+    ]
+
+
+def _names(results: Sequence[SplitResult]) -> list[str]:
+    return [name for name in TITLES if any(name in one.models for one in results)]
 
 
 def _reported_ratio(table: Reported, name: str, to: str) -> float | None:
@@ -246,11 +273,18 @@ def _add_tags(page: Page, tags: Mapping[str, TagFigures] | None) -> None:
             ["told from", "mean AUC"],
             [
                 [name, f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})"]
-                for name, one in figures.means.items()
+                for name, one in sorted(figures.means.items(), key=_place_of_source)
             ],
         )
     page.sentence(f"{_LABEL}: 50 Last.fm tags, the paper's subset.")
     page.table(["told from", "reported mean AUC"], list(REPORTED_TAGS.items()))
+
+
+def _place_of_source(source: tuple[str, object]) -> tuple[int, str]:
+    """Sort what tags are told from: the bag of words, models in their order, usage."""
+    name, _ = source
+    places = {f"factors by {title}": place for place, title in enumerate(TITLES.values(), start=1)}
+    return (0 if name == "bag of words" else places.get(name, len(places) + 1)), name
 
 
 def _add_how(page: Page) -> None:

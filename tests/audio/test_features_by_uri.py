@@ -16,7 +16,9 @@ from needledrop.audio.decode import decode_clip
 from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import Frontend
-from needledrop.encoders.training import TrainingConfig, TrainingSet, train
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import ArtifactBroken, InputError, StoreUnreachable
 from needledrop.storage.opening import place_at
 from tests.audio.conftest import chord, encode
@@ -58,7 +60,7 @@ def test_clips_are_listed_once_and_their_features_are_the_same_bits(uri, s3, tmp
         expected = frontend.features(decode_clip(tmp_path / f"{track_id}.wav", RATE))
         np.testing.assert_array_equal(store[song_id].log_mel, expected.log_mel)
         np.testing.assert_array_equal(store[song_id].mfcc, expected.mfcc)
-        assert isinstance(store[song_id].log_mel.base, np.memmap)
+        assert isinstance(store.stored(song_id).base.base, np.memmap)
 
 
 def test_a_prefix_without_clips_is_refused(uri):
@@ -150,14 +152,14 @@ def test_shards_are_fetched_once_and_only_when_they_are_touched(uri, s3, tmp_pat
         store.windows(np.array(["SO1", "SO1"]), np.array([0, 5]), 100)
         again = FeatureStore.open(tmp_path / "features.json")
         again.windows(np.array(["SO1"]), np.array([3]), 100)
-    assert len([name for _, name in seen if name.endswith("log_mel.npy")]) == 1
+    assert len([name for _, name in seen if name.endswith("levels.npy")]) == 1
 
 
 def test_a_shard_that_was_changed_is_refused(uri, s3, tmp_path):
     store = extract(uri, tmp_path)
     shard = store.location("SO0").split("/")[0]
     (key,) = [
-        key for key in s3.keys(bucket_of(uri), f"features/{shard}/") if key.endswith("log_mel.npy")
+        key for key in s3.keys(bucket_of(uri), f"features/{shard}/") if key.endswith("levels.npy")
     ]
     s3.client.put_object(Bucket=bucket_of(uri), Key=key, Body=b"half")
     with pytest.raises(ArtifactBroken, match="run extract_features again"):

@@ -126,6 +126,23 @@ def test_torch_and_implicit_learn_the_same_from_the_same_plays(world):
     assert ours.user_ids.tolist() == theirs.user_ids.tolist()
 
 
+def test_a_report_does_not_grow_with_the_catalogue(tmp_path):
+    songs = np.array([f"song{n:05}" for n in range(6_000)])
+    sizes = []
+    for n_songs in (3_000, 6_000):
+        world = tmp_path / str(n_songs)
+        world.mkdir()
+        counts = np.random.default_rng(0).poisson(0.7, (40, n_songs)).astype(np.int64)
+        users = np.array([f"user{n:02}" for n in range(40)])
+        some = songs[:n_songs]
+        Plays(sparse.csr_matrix(counts), users, some).save(world / "plays")
+        Split("random", 0, some[:-20], some[-20:-10], some[-10:], some[:0]).save(world / "split")
+        factorized(world, "torch", replace(CONFIG, engine="torch"))
+        sizes.append((world / "torch" / "report.html").stat().st_size)
+    assert max(sizes) < 250_000
+    assert sizes[1] < 1.2 * sizes[0]
+
+
 def test_an_engine_that_there_is_not_is_refused():
     with pytest.raises(ConfigRejected, match="implicit, torch or spark, got 'abacus'"):
         WmfConfig(engine="abacus")

@@ -168,14 +168,22 @@ def test_a_body_that_ends_well_says_nothing_by_itself():
 def test_how_long_a_step_took_is_left_in_the_folder(tmp_path):
     done = run_step("import time; time.sleep(0.3)", NEEDLEDROP_STEP_TIMES=str(tmp_path))
     assert done.returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["split_songs.json"]
-    assert 0.3 <= json.loads((tmp_path / "split_songs.json").read_text())["seconds"] < 30
+    [note] = (json.loads(path.read_text()) for path in tmp_path.iterdir())
+    assert note["step"] == "split_songs"
+    assert 0.3 <= note["seconds"] < 30
+
+
+def test_a_step_that_runs_twice_leaves_both_times(tmp_path):
+    for _ in range(2):
+        assert run_step("pass", NEEDLEDROP_STEP_TIMES=str(tmp_path)).returncode == 0
+    assert len(list(tmp_path.glob("split_songs.*.json"))) == 2
 
 
 def test_a_step_that_fails_leaves_its_time_too(tmp_path):
     done = run_step("raise OSError('odd')", NEEDLEDROP_STEP_TIMES=str(tmp_path))
     assert done.returncode == 1
-    assert json.loads((tmp_path / "split_songs.json").read_text())["seconds"] > 0
+    [note] = tmp_path.glob("split_songs.*.json")
+    assert json.loads(note.read_text())["seconds"] > 0
 
 
 def test_a_time_that_cannot_be_written_harms_neither_the_step_nor_its_sentence(tmp_path):

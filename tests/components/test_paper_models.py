@@ -86,7 +86,7 @@ def trained(tmp_path_factory):
 def evaluated(trained):
     config = EvaluationConfig(n_resamples=200, n_threads=1)
     return evaluate_models(
-        trained.paths, *trained.inputs, 3, config, Journal("evaluate_paper_models")
+        trained.paths, *trained.inputs, 3, config, "auto", Journal("evaluate_paper_models")
     )
 
 
@@ -115,6 +115,17 @@ def test_every_model_beats_random_and_costs_are_recorded(evaluated):
     assert "cnn_mse - cnn_wpe" in result.differences
 
 
+def test_a_device_that_is_not_there_is_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    journal = Journal("evaluate_paper_models")
+    with pytest.raises(ConfigRejected, match=r"device: expected a CUDA device.*device=auto"):
+        evaluate_models(trained.paths, *trained.inputs, 1, EvaluationConfig(), "cuda", journal)
+    inputs = [trained.folder / "tracks.parquet", *trained.inputs]
+    arguments = (TagConfig(), "cuda", tmp_path / "tags.json", Journal("predict_tags"))
+    with pytest.raises(ConfigRejected, match="device: expected a CUDA device"):
+        predict(tags_file(trained.folder), trained.paths, *inputs, *arguments)
+
+
 def test_a_finished_model_is_taken_and_not_trained_again(trained, tmp_path, capsys):
     request = PaperRequest.of("mlp#0", **SETTINGS)
     workspace = str(trained.folder / "workspace")
@@ -128,12 +139,12 @@ def test_a_finished_model_is_taken_and_not_trained_again(trained, tmp_path, caps
 
 
 def test_a_network_that_was_stopped_goes_on_and_says_so(trained, tmp_path, monkeypatch):
-    from needledrop.encoders import training
+    from needledrop.encoders.training_run import TrainingRun
 
     class Stopped(Exception):
         pass
 
-    keep = training._RunState.keep
+    keep = TrainingRun.keep
 
     def stop_after_one(state, location, fingerprint):
         keep(state, location, fingerprint)
@@ -141,11 +152,11 @@ def test_a_network_that_was_stopped_goes_on_and_says_so(trained, tmp_path, monke
 
     request = PaperRequest.of("cnn_mse#1", **FAST)
     arguments = (request, trained.material, str(tmp_path / "workspace"), "0", tmp_path / "model")
-    monkeypatch.setattr(training._RunState, "keep", stop_after_one)
+    monkeypatch.setattr(TrainingRun, "keep", stop_after_one)
     with pytest.raises(Stopped):
         train_or_take(*arguments, Journal("x"))
     assert not (tmp_path / "model").exists()
-    monkeypatch.setattr(training._RunState, "keep", keep)
+    monkeypatch.setattr(TrainingRun, "keep", keep)
     train_or_take(*arguments, Journal("x"))
     record = json.loads((tmp_path / "model" / "training.json").read_text())
     assert record["training"]["is_whole"] is False
@@ -211,7 +222,7 @@ def test_tags_are_told_and_the_report_keeps_the_datasets_apart(trained, evaluate
     config = TagConfig(n_folds=4, n_resamples=100)
     inputs = [trained.folder / "tracks.parquet", *trained.inputs]
     told, journal = tmp_path / "tags.json", Journal("predict_tags")
-    predict(tags_file(trained.folder), trained.paths, *inputs, config, told, journal)
+    predict(tags_file(trained.folder), trained.paths, *inputs, config, "cpu", told, journal)
     content = json.loads(told.read_text())
     assert set(content[KNOWN]["means"]) == {"bag of words", "factors"}
     assert content[KNOWN]["means"]["bag of words"]["mean"] > 0.9
@@ -241,7 +252,7 @@ def test_tags_are_told_and_the_report_keeps_the_datasets_apart(trained, evaluate
 
 def test_without_tags_nothing_is_told_and_the_page_says_so(trained, evaluated, tmp_path):
     inputs = [trained.folder / "tracks.parquet", *trained.inputs]
-    predict("", trained.paths, *inputs, TagConfig(), tmp_path / "t.json", Journal("predict_tags"))
+    predict("", trained.paths, *inputs, TagConfig(), "cpu", tmp_path / "t.json", Journal("x"))
     assert json.loads((tmp_path / "t.json").read_text()) == {}
     evaluated[0].save(tmp_path / "random.json")
     arguments = ([tmp_path / "random.json"], tmp_path / "t.json", 0.0, tmp_path / "tables.json")
@@ -253,6 +264,7 @@ def test_without_tags_nothing_is_told_and_the_page_says_so(trained, evaluated, t
             trained.paths,
             *inputs,
             TagConfig(),
+            "cpu",
             tmp_path / "t.json",
             Journal("predict_tags"),
         )

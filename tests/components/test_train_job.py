@@ -17,7 +17,7 @@ from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.cnn import CnnConfig
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training_config import TrainingConfig
 from needledrop.errors import ConfigRejected, EngineFailed
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.split import Split

@@ -1,7 +1,6 @@
 """A world where taste can be heard: a song's factors shift its mel bands and its MFCCs."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -18,6 +17,7 @@ from needledrop.encoders.cnn2014 import (
     unit_scaler,
     unit_targets,
 )
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import fit_linear
 from needledrop.encoders.metric_learning import MlrConfig
 from needledrop.encoders.mlp import MlpConfig, fit_mlp
@@ -26,14 +26,12 @@ from needledrop.encoders.model import Listeners, Model, NewSongs
 from needledrop.encoders.objectives import WeightedPredictionError
 from needledrop.encoders.oracle import OracleModel
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.factors.wmf import Factors, WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
+from tests.encoders.stored_features import stored_features
 
 N_SONGS, N_TRAINING, N_USERS, N_FACTORS, N_FRAMES = 96, 64, 160, 3, 120
 WINDOW_FRAMES = 40
@@ -85,33 +83,14 @@ class PaperWorld:
 
 def paper_world(folder) -> PaperWorld:
     generator = np.random.default_rng(0)
-    frontend = FrontendConfig(window_seconds=0.9)
+    frontend = FrontendConfig(window_seconds=0.9, log_mel_dtype="float16")
     taste = generator.normal(size=(N_SONGS, N_FACTORS)).astype(np.float32)
     log_mel = generator.normal(1.0, 0.2, (N_SONGS, N_FRAMES, frontend.n_mels))
     mfcc = generator.normal(size=(N_SONGS, N_FRAMES, 13))
     for factor in range(N_FACTORS):
         log_mel[:, :, factor * 40 : factor * 40 + 40] += taste[:, None, factor, None]
         mfcc[:, :, factor] += 3 * taste[:, None, factor]
-    shard = folder / "shards" / "shard-0"
-    shard.mkdir(parents=True)
-    np.save(shard / "log_mel.npy", log_mel.reshape(-1, frontend.n_mels).astype(np.float16))
-    np.save(shard / "mfcc.npy", mfcc.reshape(-1, 13).astype(np.float16))
-    ids = [f"SO{n:02}" for n in range(N_SONGS)]
-    frames = {song: [n * N_FRAMES, (n + 1) * N_FRAMES] for n, song in enumerate(ids)}
-    (shard / "clips.json").write_text(
-        json.dumps({"frames": frames, "rejected": [], "identities": {}})
-    )
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "shards_folder": str(folder / "shards"),
-                "frontend": asdict(frontend),
-                "shards": ["shard-0"],
-                "clips": {},
-            }
-        )
-    )
-    store = FeatureStore.open(folder / "features.json")
+    store = stored_features(folder, frontend, log_mel, mfcc)
     listeners = generator.normal(size=(N_USERS, N_FACTORS))
     liking = 1 / (1 + np.exp(-(2 * listeners @ taste.T - 2.5)))
     counts = (generator.random((N_USERS, N_SONGS)) < liking) * generator.integers(

@@ -13,13 +13,11 @@ import torch
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.encoders.cnn import Cnn, CnnConfig
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.processes import joined_processes, part_from_processes
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import ConfigRejected
 
 SIZE = {"n_filters": (8, 8), "pooling_frames": (4, 2), "n_hidden": (16,), "n_networks": 1}

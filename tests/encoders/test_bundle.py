@@ -1,19 +1,22 @@
 """Bundles: every bit comes back, every changed byte is noticed, and users fold into their space."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import sparse
 
+from needledrop.artifacts import fingerprint_of_folder
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig
-from needledrop.audio.frontend import FrontendConfig
+from needledrop.audio.canned import canned_clip
+from needledrop.audio.frontend import Frontend, FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.linear import RIDGES, fit_linear, scores_of_ridges
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import seeded_initialisation
 from needledrop.errors import ArtifactBroken, FrontendMismatch, InputError, ShapeMismatch
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
@@ -75,7 +78,7 @@ def test_a_loaded_bundle_predicts_the_same_bits(kind, world, tmp_path, request):
         np.testing.assert_array_equal(loaded.factors(store[song]), bundle.factors(store[song]))
     np.testing.assert_array_equal(loaded.catalogue.song_factors, bundle.catalogue.song_factors)
     assert loaded.catalogue.sources.tolist() == bundle.catalogue.sources.tolist()
-    assert loaded.frontend == FrontendConfig()
+    assert loaded.frontend == FrontendConfig(log_mel_dtype="float16")
 
 
 def test_the_same_content_has_the_same_fingerprint_anywhere(cnn_bundle, tmp_path):
@@ -139,6 +142,34 @@ def test_log_mel_is_taken_by_the_network_alone_and_checked(world, cnn_bundle, li
         linear_bundle.factors_from_log_mel(log_mel)
     with pytest.raises(ShapeMismatch, match="finite"):
         cnn_bundle.factors_from_log_mel(np.full((130, 128), np.nan, np.float16))
+
+
+def test_a_bundle_names_what_it_was_trained_on_and_rounds_log_mel_like_it(
+    world, cnn_bundle, tmp_path
+):
+    """One that was trained on float16 goes on so, those from before eight bits too."""
+    log_mel = np.random.default_rng(0).uniform(0, 13, (160, 128)).astype(np.float16)
+    rounded = Frontend().as_kept(log_mel)
+    assert not np.array_equal(rounded, log_mel)
+    of_eight_bits = replace(cnn_bundle, frontend=FrontendConfig())
+    for bundle, expected in ((cnn_bundle, log_mel), (of_eight_bits, rounded)):
+        bundle.save(tmp_path / bundle.frontend.log_mel_dtype)
+        loaded = Bundle.load(tmp_path / bundle.frontend.log_mel_dtype)
+        assert loaded.frontend == bundle.frontend
+        heard = loaded.features_from_log_mel(log_mel).log_mel
+        np.testing.assert_array_equal(heard, expected)
+        np.testing.assert_array_equal(loaded.features_from_log_mel(heard).log_mel, heard)
+        waveform = loaded.waveform(canned_clip(loaded.frontend))
+        np.testing.assert_array_equal(
+            loaded.features(waveform).log_mel, Frontend(bundle.frontend).log_mel(waveform)
+        )
+    older = tmp_path / "float16"
+    about = json.loads((older / "bundle.json").read_text())
+    del about["frontend"]["log_mel_dtype"]
+    (older / "bundle.json").write_text(json.dumps(about))
+    fingerprint = fingerprint_of_folder(older, without=("fingerprint.json",))
+    (older / "fingerprint.json").write_text(json.dumps({"sha256": fingerprint}))
+    assert Bundle.load(older).frontend == cnn_bundle.frontend
 
 
 def test_ridge_regression_is_the_normal_equations(world):

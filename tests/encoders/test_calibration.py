@@ -8,13 +8,12 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from needledrop.artifacts import fingerprint_of_folder, write_json
-from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.calibration import HIGHEST_STRETCH, LOWEST_STRETCH, fit_stretch
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnConfig, CnnEncoder, CnnEnsemble
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import seeded_initialisation
 from needledrop.errors import ShapeMismatch
 from needledrop.factors.wmf import WmfConfig, learn_factors
 from needledrop.plays.triplets import Plays
@@ -136,7 +135,7 @@ def world(heard):
     about = {"wmf": {"regularization": 1.0, "confidence": {"alpha": 2.0, "epsilon": 1e-6}}}
     bundles = [
         Bundle(
-            one, FrontendConfig(), Catalogue.assemble(one, factors, plays, store), np.eye(4), about
+            one, store.frontend, Catalogue.assemble(one, factors, plays, store), np.eye(4), about
         )
         for one in (encoder, plain)
     ]

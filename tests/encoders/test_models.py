@@ -11,6 +11,7 @@ from scipy import sparse
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.cnn import CnnConfig
 from needledrop.encoders.cnn2014 import Cnn2014, Cnn2014Config, unit_targets
+from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.metric_learning import (
     MlrConfig,
     hinge_and_subgradient,
@@ -23,13 +24,16 @@ from needledrop.encoders.model import FactorModel, Listeners, ModelContent, NewS
 from needledrop.encoders.objectives import WeightedPredictionError
 from needledrop.encoders.saved import KINDS, load_model, save_model
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import TrainingConfig
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError, ShapeMismatch
 from needledrop.factors.wmf import Factors
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from tests.encoders.paper_world import (
     LEARNED,
     N_FACTORS,
+    N_FRAMES,
     N_TRAINING,
     N_USERS,
     NAMES,
@@ -94,6 +98,50 @@ def test_a_saved_model_answers_the_same_bits(name, world, model_of, tmp_path):
     )
     files = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert files <= {".json", ".safetensors"}
+
+
+def test_networks_hear_where_they_are_asked_to(model_of, tmp_path):
+    """The device called meta takes any network and computes nothing; models of words stay."""
+    for name in ("cnn", "cnn2014", "linear"):
+        save_model(model_of(name), tmp_path / name)
+    for name in ("cnn", "cnn2014"):
+        for device in (torch.device("meta"), None):
+            encoder = load_model(tmp_path / name, device)
+            expected = {device.type if device else "cpu"}
+            assert {one.device.type for one in encoder.network.parameters()} == expected
+    assert load_model(tmp_path / "linear", torch.device("meta")).n_factors == N_FACTORS
+
+
+def losses_of_2014(world, seed):
+    """Train a network of 2014 of some size as the paper's pipeline does; return its losses."""
+    config = Cnn2014Config((32, 32, 64, 64), n_hidden=(128, 128))
+    with seeded_initialisation(seed):
+        network = Cnn2014(config, n_mels=world.store.frontend.n_mels, n_factors=N_FACTORS)
+    songs = world.factors.song_ids
+    network.fit_bands(world.store[song].log_mel for song in songs.tolist())
+    training = TrainingConfig(
+        n_epochs=6,
+        windows_per_song=2,
+        batch_size=16,
+        learning_rate=0.01,
+        masked_bands=0,
+        optimizer="nesterov",
+        seed=seed,
+        device="cpu",
+    )
+    targets = unit_targets(world.factors.song_factors)
+    history = train(network, TrainingSet(world.store, songs, targets, N_FRAMES), None, training)
+    return [epoch.loss for epoch in history]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_network_of_2014_learns_and_does_not_run_off(world, seed, monkeypatch):
+    losses = losses_of_2014(world, seed)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.8 * losses[0]
+    # This world shows what its clipped gradients are for: it has no normalisation.
+    monkeypatch.setattr("needledrop.encoders.training._LARGEST_GRADIENT", float("inf"))
+    assert np.isnan(losses_of_2014(world, seed)).any()
 
 
 @all_models

@@ -10,15 +10,12 @@ from torch.nn.functional import mse_loss
 
 from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder, CnnEnsemble
 from needledrop.encoders.cnn2d import Cnn2d
+from needledrop.encoders.device import seeded_initialisation, torch_device
 from needledrop.encoders.objectives import mean_squared_error
 from needledrop.encoders.targets import TargetScaler
-from needledrop.encoders.training import (
-    TrainingConfig,
-    TrainingSet,
-    seeded_initialisation,
-    torch_device,
-    train,
-)
+from needledrop.encoders.training import train
+from needledrop.encoders.training_config import TrainingConfig
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.errors import ConfigRejected, DiskFull, InputError, ShapeMismatch
 from tests.full_disk import full_disk
 

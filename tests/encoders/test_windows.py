@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from needledrop.encoders.training import TrainingSet, train
+from needledrop.encoders.training import train
+from needledrop.encoders.training_set import TrainingSet
 from needledrop.encoders.windows import ResidentWindows, ahead, n_bytes_of, windows_on
 from needledrop.errors import ConfigRejected, ShapeMismatch
 from tests.encoders.test_training import QUICK, flat, network, rising, training_set
@@ -18,15 +19,19 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
 def test_windows_from_memory_are_those_of_the_maps(heard, heard_in_eight_bits, dtype):
     store = heard[0] if dtype == "float16" else heard_in_eight_bits
-    assert store.log_mel_dtype == dtype
+    assert store.frontend.log_mel_dtype == dtype
     song_ids = store.song_ids[[3, 0, 12, 5]]
     rows, starts = np.array([2, 0, 3, 2, 1]), np.array([30, 0, 7, 1, 11])
     mapped = windows_on(CPU, store, song_ids, 130)(rows, starts)
     resident = ResidentWindows(CPU, store, song_ids, 130)
     assert (mapped.dtype, mapped.shape) == (torch.float32, (5, 130, 128))
+    kept = mapped.clone()
     assert torch.equal(resident(rows, starts), mapped)
     expected = store[str(song_ids[2])].log_mel[30:160].astype(np.float32)
     np.testing.assert_array_equal(mapped[0].numpy(), expected)
+    again = windows_on(CPU, store, song_ids, 130)
+    for n in (5, 2, 4):  # batches of several sizes, in the same room
+        assert torch.equal(again(rows[:n], starts[:n]), kept[:n])
     assert n_bytes_of(store, song_ids) == 4 * 160 * 128 * (2 if dtype == "float16" else 1)
     for bad in (31, -1):
         with pytest.raises(ShapeMismatch, match=f"song {song_ids[1]}, got one that starts at"):

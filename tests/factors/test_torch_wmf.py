@@ -14,7 +14,7 @@ from needledrop.factors import torch_wmf
 from needledrop.factors.confidence import confidence_from_plays
 from needledrop.factors.degree_batches import order_by_length, rows_by_length
 from needledrop.factors.fold_in import fold_in_rows
-from needledrop.factors.torch_wmf import learn_factors_by_torch, memory_bytes
+from needledrop.factors.torch_wmf import alternation, learn_factors_by_torch, memory_bytes
 from needledrop.factors.wmf import WmfConfig, learn_factors, wmf_loss
 from needledrop.plays.triplets import Plays
 
@@ -135,6 +135,33 @@ def test_the_size_of_batches_and_the_number_of_threads_change_nothing_much(monke
     monkeypatch.setitem(torch_wmf._FLOATS_AT_ONCE, "cpu", 64)
     small = learn_factors_by_torch(plays, config)
     assert small.losses == pytest.approx(one.losses, rel=1e-5)
+
+
+def test_rows_in_half_precision_end_at_nearly_the_same_objective(monkeypatch):
+    # As where the rows to gather are more than a cache holds.
+    plays = drawn(200, 90)
+    config = WmfConfig(n_factors=3, regularization=20.0, n_iterations=60)
+    whole = learn_factors_by_torch(plays, config)
+    monkeypatch.setattr(torch_wmf, "_CACHED_FLOATS", 0)
+    half = learn_factors_by_torch(plays, config)
+    assert half.losses != whole.losses
+    assert half.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert half.losses[-1] == pytest.approx(whole.losses[-1], rel=1e-6)
+    confidence = confidence_from_plays(plays.user_song, config.confidence)
+    exact = wmf_loss(confidence, half.user_factors, half.song_factors, config.regularization)
+    assert half.losses[-1] == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_start_is_in_the_span_of_the_first_singular_vectors():
+    generator = np.random.default_rng(0)
+    of_users, of_songs = generator.normal(size=(300, 6)), generator.normal(size=(6, 80))
+    noise = generator.normal(size=(300, 80))
+    matrix = sparse.csr_matrix((of_users @ of_songs + noise).astype(np.float32))
+    with alternation(matrix, WmfConfig(n_factors=6), device="cpu", n_threads=2) as learned:
+        start = np.linalg.qr(learned.song_factors().astype(np.float64))[0]
+    first = np.linalg.svd(matrix.toarray().astype(np.float64))[2][:6]
+    cosines = np.linalg.svd(first @ start)[1]  # of the angles between the two subspaces
+    assert cosines.min() > 0.9999
 
 
 def test_another_seed_starts_elsewhere():

@@ -204,6 +204,30 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys, arguments, status
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("act", ["withdraw", "show"])
+def test_the_command_makes_no_store_where_there_is_none(tmp_path, capsys, act):
+    missing, empty = tmp_path / "sotre", tmp_path / "empty"
+    empty.mkdir()
+    for place in (missing, empty):
+        assert main([act, "SO1", "--store", str(place)]) == USAGE
+        assert capsys.readouterr() == (
+            "",
+            f"error: expected a feature store at {place}, found none; look at its name, or run a "
+            "pipeline that publishes there first\n",
+        )
+    assert not missing.exists()
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.engines
+def test_the_command_makes_no_store_at_a_uri(cluster, capsys):
+    uri = f"s3://{cluster.new_bucket()}/store"
+    assert main(["withdraw", "SO1", "--store", uri]) == USAGE
+    assert f"expected a feature store at {uri}, found none" in capsys.readouterr().err
+    FactorStore.open(uri, wait_seconds=5)
+    assert main(["withdraw", "SO1", "--store", uri]) == DONE
+
+
 def test_the_command_has_examples(capsys):
     for act in ("withdraw", "restore", "block", "unblock", "release-at", "show"):
         with pytest.raises(SystemExit) as ended:

@@ -103,6 +103,24 @@ def test_the_networks_training_asks_for_gpus_by_parameter_and_for_shared_memory(
         assert mounts["/dev/shm"]["medium"] == "Memory"
 
 
+def test_every_step_with_networks_of_the_paper_asks_for_gpus_and_has_their_image():
+    [file] = [file for file in FILES if file.stem == "needledrop-reproduce-paper"]
+    pipeline, _ = documents(file)
+    executors = pipeline["deploymentSpec"]["executors"]
+    with_networks = {
+        label.removeprefix("exec-").removesuffix("-2")
+        for _, label in tasks_of(pipeline)
+        if "accelerator" in executors[label]["container"]["resources"]
+    }
+    assert with_networks == {"train-paper-model", "evaluate-paper-models", "predict-tags"}
+    for _, label in tasks_of(pipeline):
+        container = executors[label]["container"]
+        has_gpu = "accelerator" in container["resources"]
+        assert ("train:" in container["image"]) == has_gpu, label
+        if has_gpu:
+            assert "n_gpus" in container["resources"]["accelerator"]["resourceCount"]
+
+
 @pytest.mark.parametrize(("file", "task", "label"), STEPS_OF)
 def test_a_step_that_launches_jobs_knows_its_pod_and_no_other_does(file, task, label):
     _, platform = documents(file)

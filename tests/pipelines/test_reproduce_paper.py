@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from needledrop.errors import ConfigRejected
+from needledrop.ranking.paper import TITLES
 from pipelines.destinations import PAPER_DESTINATIONS
 from pipelines.parameters import checked, parameters_of, read_config
 from pipelines.reproduce_paper import reproduce_paper_pipeline
@@ -59,6 +60,22 @@ def test_the_sizes_are_those_of_the_paper():
 def test_a_value_out_of_range_is_refused_by_its_name(values):
     with pytest.raises(ConfigRejected, match=next(iter(values))):
         checked(values, KNOWN)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
+    """Every parameter of the file as it is, but for one seed and one epoch."""
+    short = {"n_seeds": 1, "n_epochs": 1, "min_epochs": 1, "n_epochs_mlp": 1, "n_steps_mlr": 1}
+    options = ("--data", catalogue, "--out", tmp_path, "--config", path)
+    done = call("run", "reproduce-paper", *options, **short, validation_share=0.2, test_share=0.3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = json.loads((tmp_path / "report-reproduce-paper" / "paper.json").read_text())
+    for result in tables["measured_here"]["splits"].values():
+        assert set(result["models"]) == set(TITLES)
+        assert result["n_factors"] == read_config(path)["n_factors"]
+        for model in result["models"].values():
+            assert model["map_500"]["mean"] > 0
 
 
 @pytest.mark.long

@@ -59,7 +59,7 @@ def test_a_run_by_uris_is_promoted_and_leaves_nothing_here(run):
     assert "1 rejected" in done.stdout
     assert "promoted after" in done.stdout
     assert {path.name for path in out.iterdir()} == {"artifacts", "report", "run.lock", "run.log"}
-    assert not list(out.rglob("log_mel.npy"))
+    assert not list(out.rglob("levels.npy"))
 
 
 def test_shards_checkpoints_versions_and_factors_are_where_the_uris_say(run):

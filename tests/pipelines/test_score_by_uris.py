@@ -59,7 +59,7 @@ def test_new_songs_in_a_bucket_get_factors_once(cluster, tmp_path, monkeypatch, 
     assert scored["song_ids"] == NEW
     # Nothing is kept here: the shards lie in the bucket, and the store's rows in its engines.
     assert place_at(f"{uri}/run/workspace/features").folders()
-    assert not list(out.rglob("log_mel.npy"))
+    assert not list(out.rglob("levels.npy"))
     names = {path.name for path in out.iterdir()}
     assert names == {"artifacts", "report-score-new-songs", "run.lock", "run.log"}
     for path in out.rglob("*"):

@@ -19,6 +19,7 @@ from needledrop.ranking.paper import (
 from needledrop.ranking.paper_page import page_of_paper
 from needledrop.ranking.report import Estimate
 from needledrop.ranking.scores import RandomScores
+from tests.serving.page.browser import chromium
 
 N_USERS, N_SONGS = 60, 40
 
@@ -128,3 +129,19 @@ def test_the_page_labels_every_reported_figure_as_of_another_dataset(report):
     # The paper's CNN is 44.8 times as good as random there, and 2.1 times as linear on the subset.
     assert "44.800" in text
     assert "2.100" in text
+
+
+@pytest.mark.engines
+def test_on_a_phone_only_wide_tables_are_moved_sideways(report, tmp_path):
+    page_of_paper([result_of(report), result_of(report, "artist")], None).save(tmp_path / "p.html")
+    with chromium() as browser:
+        window = browser.new_page(viewport={"width": 360, "height": 740})
+        window.goto((tmp_path / "p.html").as_uri())
+        wide = "one => one.scrollWidth > one.clientWidth"
+        assert not window.evaluate(f"({wide})(document.documentElement)")
+        tables = window.locator(".scroll")
+        assert tables.count() >= 10
+        for table in tables.all():
+            if table.locator("th").count() <= 3:
+                assert not table.evaluate(wide), table.inner_text()
+        assert window.locator("figure svg").bounding_box()["width"] <= 360

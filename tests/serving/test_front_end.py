@@ -8,6 +8,7 @@ import pytest
 
 from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.frontend import Frontend, FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from serving.limits import ServingLimits
 from serving.predictor import features_from_audio
@@ -57,5 +58,19 @@ def test_the_running_server_hears_what_training_heard(
     stored = training_features[song_id].log_mel.astype(np.float64).tolist()
     audio = base64.b64encode(CLIPS[song_id]).decode()
     answer = server.post(PREDICT, {"instances": [{"log_mel": stored}, {"audio": audio}]})
+    read, heard = answer.json["predictions"]
+    assert read == heard
+
+
+@pytest.mark.parametrize("song_id", ["wav", "mp3"])
+def test_log_mel_that_a_caller_did_not_round_is_rounded_like_the_audio(
+    server: Server, bundle: Bundle, song_id: str
+) -> None:
+    assert bundle.frontend.log_mel_dtype == "uint8"
+    plain = Frontend(FrontendConfig(log_mel_dtype="float16"))
+    log_mel = plain.log_mel(bundle.waveform(CLIPS[song_id])).astype(np.float64)
+    assert not np.array_equal(log_mel, bundle.features_from_log_mel(log_mel).log_mel)
+    audio = base64.b64encode(CLIPS[song_id]).decode()
+    answer = server.post(PREDICT, {"instances": [{"log_mel": log_mel.tolist()}, {"audio": audio}]})
     read, heard = answer.json["predictions"]
     assert read == heard
