@@ -1,8 +1,9 @@
-"""Factors of a clip: latency against the bare stages, and what batches bring under load.
+"""Factors of a clip: latency against the bare stages; what batches and the engine bring.
 
     PYTHONPATH=. nice -n 19 python benchmarks/serving_latency.py [--rounds 3] [--seconds 6]
 
-Two servers, one with batches and one without, each on the first core and with one thread; the
+Three servers, one as it is by default, one without batches, one whose network torch runs, each on
+the first core and with one thread; the
 clients are on the second. They are asked in turn, in rounds, and ratios are taken within a round,
 so that other work on the machine weighs on both. The bare stages (decode, front end, network, one
 thread) run on the first core in the same rounds.
@@ -148,6 +149,7 @@ def main() -> None:
         ports = {
             "batches": stack.enter_context(serving(work / "registry")),
             "alone": stack.enter_context(serving(work / "registry", "--no-batches")),
+            "eager": stack.enter_context(serving(work / "registry", "--engine", "eager")),
         }
         os.sched_setaffinity(0, {1})
         figures: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
@@ -167,15 +169,21 @@ def main() -> None:
           f"{statistics.median(a / b for a, b in zip(p50, bare, strict=True)):.2f}")  # fmt: skip
     for kind in questions:
         for n in (1, CONCURRENCY):
-            batches, alone = figures[kind, "batches", n], figures[kind, "alone", n]
-            gain = statistics.median(a[1] / b[1] for a, b in zip(batches, alone, strict=True))
-            print(
-                f"{kind:<15} {n:2d} clients: p50 "
-                f"{1000 * statistics.median(one for one, _ in batches):7.1f} ms with batches, "
-                f"{1000 * statistics.median(one for one, _ in alone):7.1f} alone; throughput "
-                f"{statistics.median(one for _, one in batches):6.1f}/s and "
-                f"{statistics.median(one for _, one in alone):6.1f}/s, {gain:.2f} : 1"
-            )
+            ours = figures[kind, "batches", n]
+            print(f"{kind:<15} {n:2d} clients: {told(ours)} by default")
+            for name in ("alone", "eager"):
+                others = figures[kind, name, n]
+                faster = statistics.median(b[0] / a[0] for a, b in zip(ours, others, strict=True))
+                gain = statistics.median(a[1] / b[1] for a, b in zip(ours, others, strict=True))
+                print(
+                    f"{'':<15} {told(others)} {name}; by default p50 1 : {faster:.2f}, "
+                    f"throughput {gain:.2f} : 1"
+                )
+
+
+def told(figures: list[tuple[float, float]]) -> str:
+    p50, throughput = (statistics.median(values) for values in zip(*figures, strict=True))
+    return f"p50 {1000 * p50:7.1f} ms, {throughput:6.1f}/s"
 
 
 if __name__ == "__main__":

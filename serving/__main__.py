@@ -115,6 +115,7 @@ def _serve(arguments: list[str]) -> None:
             limits=limits,
             n_threads=options.threads or len(os.sched_getaffinity(0)),
             batches=not options.no_batches,
+            engine=options.engine,
             poll_seconds=options.poll_seconds,
             stale_seconds=options.stale_seconds,
             grace_seconds=options.grace_seconds,
@@ -252,6 +253,13 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--no-batches",
         action="store_true",
         help="encode each clip by itself, also those that wait together",
+    )
+    parser.add_argument(
+        "--engine",
+        default=os.environ.get("NEEDLEDROP_ENGINE", "fastest"),
+        metavar="NAME",
+        help="what runs the network: fastest (ONNX Runtime, where it agrees with torch) or eager "
+        "(torch: the same bits as in training) (default fastest; NEEDLEDROP_ENGINE)",
     )
     parser.add_argument(
         "--traces",

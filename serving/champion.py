@@ -1,9 +1,9 @@
 """The champion that answers, and how the predictor follows the registry's pointer.
 
-A new champion is loaded beside the old one, rehearsed on canned clips, and takes over by one
-assignment; a request keeps the champion that it began with, and the old one is freed when the last
-of those requests has ended. One that can't be loaded or fails its rehearsal leaves the old one in
-place, and is left alone for a while.
+A new champion is loaded beside the old one, rehearsed on canned clips, given the fastest engine
+that agrees with torch, and takes over by one assignment; a request keeps the champion that it
+began with, and the old one is freed when the last of those requests has ended. One that can't be
+loaded or fails its rehearsal leaves the old one in place, and is left alone for a while.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
 from serving import metrics
 from serving.batching import NetworkBatcher
+from serving.engine import FASTEST, engine_name, with_engine
 from serving.logs import log_event, log_failure
 from serving.rehearsal import rehearse
 
@@ -68,6 +69,7 @@ class ChampionFollower:
         executor: where champions' networks run.
         version: the version to serve, whatever is promoted.
         batches: whether clips that wait together are encoded together.
+        engine: what runs their networks, one of :data:`serving.engine.ENGINES`.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ChampionFollower:
         version: str | None = None,
         *,
         batches: bool = True,
+        engine: str = FASTEST,
     ) -> None:
         self.current: Champion | None = None
         self.tried = asyncio.Event()
@@ -84,6 +87,7 @@ class ChampionFollower:
         self._executor = executor
         self._version = version
         self._batches = batches
+        self._engine = engine
         self._failure: _Failure | None = None
         self._held: list[tuple[str, weakref.ref[Champion]]] = []
 
@@ -123,16 +127,22 @@ class ChampionFollower:
             bundle.encoder_name,
             bundle.n_factors,
             len(bundle.catalogue.song_ids),
+            engine_name(bundle),
         )
         metrics.tell_drift(bundle.fingerprint, champion.drift)
-        log_event("champion_loaded", version=version, bundle=bundle.fingerprint)
+        log_event(
+            "champion_loaded",
+            version=version,
+            bundle=bundle.fingerprint,
+            engine=engine_name(bundle),
+        )
 
     def _loaded(self, folder: Path, version: str) -> Champion:
         """Load a version beside the current one, and rehearse it."""
         bundle = Bundle.load(folder)
         catalogue = bundle.catalogue
         similar = SimilarSongs(catalogue.song_ids, catalogue.song_factors, bundle.gram)
-        rehearse(bundle, similar)
+        bundle = with_engine(bundle, rehearse(bundle, similar), self._engine)
         at_once = bundle.windows_at_once if self._batches else 0
         batcher = NetworkBatcher(bundle, self._executor, at_once)
         drift = DriftWindow(bundle.reference) if bundle.reference else None

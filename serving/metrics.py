@@ -85,6 +85,15 @@ BUNDLE_INFO = Gauge(
     "1 for the bundle that answers.",
     ["bundle", "encoder", "n_factors", "n_songs"],
 )
+ENGINE_INFO = Gauge(
+    "needledrop_engine_info",
+    "1 for what runs the network of the bundle that answers: onnx or eager.",
+    ["bundle", "engine"],
+)
+ENGINE_REFUSALS = Counter(
+    "needledrop_engine_refusals_total",
+    "Champions that answer by torch, as a faster engine failed or did not agree with it.",
+)
 BUNDLE_LOADED = Gauge(
     "needledrop_bundle_loaded_timestamp_seconds", "When the bundle that answers was loaded."
 )
@@ -164,8 +173,10 @@ def stage(name: str, asked_by: Sequence[Any] = ()) -> Iterator[None]:
         yield
 
 
-def tell_bundle(fingerprint: str, encoder: str, n_factors: int, n_songs: int) -> None:
-    """Say which bundle answers from now on."""
+def tell_bundle(fingerprint: str, encoder: str, n_factors: int, n_songs: int, engine: str) -> None:
+    """Say which bundle answers from now on, and what runs its network."""
+    ENGINE_INFO.clear()
+    ENGINE_INFO.labels(fingerprint, engine).set(1)
     BUNDLE_INFO.clear()
     BUNDLE_INFO.labels(fingerprint, encoder, str(n_factors), str(n_songs)).set(1)
     BUNDLE_LOADED.set(time.time())

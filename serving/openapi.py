@@ -20,7 +20,7 @@ from serving.openapi_schemas import (
 )
 from serving.refusals import STATUS_OF_KIND
 from serving.request_id import HEADER
-from serving.status import REASONS
+from serving.status import ENGINE_NAMES, REASONS
 
 _ABOUT = """\
 Songs for listeners, songs like a song, listeners for a song, and the latent factors of clips, over
@@ -265,6 +265,10 @@ def _status(names: list[str]) -> Schema:
             "ready": {"type": "boolean", "description": "Whether all models can answer."},
             "degraded": {"type": "array", "items": {"enum": list(REASONS)}, "description": said},
             "bundle": {"type": ["string", "null"]},
+            "engine": {
+                "enum": [*ENGINE_NAMES, None],
+                "description": "What runs the network here; null without one.",
+            },
             "n_songs": {"type": ["integer", "null"]},
             "n_listeners": {"type": ["integer", "null"]},
             "store_unseen_seconds": {"type": ["number", "null"], "minimum": 0},

@@ -17,8 +17,11 @@ LEAST_COSINE = 0.999
 _MOST_LENGTH_ERROR = 0.02
 
 
-def rehearse(bundle: Bundle, similar: SimilarSongs) -> None:
+def rehearse(bundle: Bundle, similar: SimilarSongs) -> NDArray[np.float32]:
     """Ask a bundle about the canned clips, and return if its answers may be shown to anyone.
+
+    Returns:
+        The canned clips' factors, (n, k).
 
     Raises:
         BundleRefused: they aren't finite, all the same, or not what they were at its making.
@@ -40,6 +43,14 @@ def rehearse(bundle: Bundle, similar: SimilarSongs) -> None:
     if bundle.canned_factors is not None:
         _check_agreement(name, factors, bundle.canned_factors)
     similar.nearest(factors, 1)
+    return factors
+
+
+def least_cosine(factors: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the least cosine between rows of two arrays of (n, k) factors; NaN where one has."""
+    here, there = factors.astype(np.float64), expected.astype(np.float64)
+    lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
+    return float(np.min((here * there).sum(axis=1) / np.maximum(lengths, 1e-300)))
 
 
 def _check_agreement(
@@ -50,9 +61,8 @@ def _check_agreement(
             f"{name}: expected canned factors of shape {reference.shape}, got {factors.shape}; was "
             "it made by another version of needledrop?"
         )
-    here, there = factors.astype(np.float64), reference.astype(np.float64)
-    lengths, others = np.linalg.norm(here, axis=1), np.linalg.norm(there, axis=1)
-    cosine = float(np.min((here * there).sum(axis=1) / np.maximum(lengths * others, 1e-300)))
+    cosine = least_cosine(factors, reference)
+    lengths, others = (np.linalg.norm(one.astype(float), axis=1) for one in (factors, reference))
     if cosine < LEAST_COSINE or np.abs(lengths - others).max() > _MOST_LENGTH_ERROR * others.max():
         raise BundleRefused(
             f"{name}: expected the factors of the canned clips from its making (cosine at least "

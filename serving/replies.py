@@ -171,6 +171,8 @@ class Status:
         store_unseen_seconds: since the store was last seen.
         stale: whether answers are marked as stale.
         models: the names of those that are served.
+        engine: what runs the network there: "onnx" or "eager"; None without one, and of servers of
+            older versions.
     """
 
     ready: bool
@@ -181,14 +183,14 @@ class Status:
     store_unseen_seconds: float | None
     stale: bool
     models: tuple[str, ...]
+    engine: str | None = None
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> "Status":
         """From the JSON of the answer."""
-        known = {name: said[name] for name in cls.__dataclass_fields__}
-        return cls(
-            **{**known, "degraded": tuple(said["degraded"]), "models": tuple(said["models"])}
-        )
+        known = {name: said[name] for name in cls.__dataclass_fields__ if name != "engine"}
+        lists = {"degraded": tuple(said["degraded"]), "models": tuple(said["models"])}
+        return cls(**{**known, **lists, "engine": said.get("engine")})
 
 
 def _shared(said: Mapping[str, Any], request_id: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from serving import tracing
 from serving.access import Access
 from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
+from serving.engine import ENGINES, FASTEST
 from serving.grpc_door import GrpcDoor
 from serving.http_door import HttpDoor, body_of, count_refusal
 from serving.kserve_api import (
@@ -75,6 +76,7 @@ class ServerConfig:
         limits: what requests may ask.
         n_threads: clips encoded at once, each on one core.
         batches: whether clips that wait together share a pass through the network.
+        engine: what runs the network, one of :data:`serving.engine.ENGINES`.
         poll_seconds: how often the registry and the store are asked for what is new.
         stale_seconds: answers are marked stale when the store hasn't been seen for so long.
         grace_seconds: for requests in flight to end after SIGTERM.
@@ -95,6 +97,7 @@ class ServerConfig:
     limits: ServingLimits = field(default_factory=ServingLimits)
     n_threads: int = 1
     batches: bool = True
+    engine: str = FASTEST
     poll_seconds: float = 5.0
     stale_seconds: float = 30.0
     grace_seconds: int = 20
@@ -117,6 +120,10 @@ class ServerConfig:
             )
         if self.store is None and self.predictor_url is not None:
             raise ConfigRejected("expected a feature store to rank from; give --store")
+        if self.engine not in ENGINES:
+            raise ConfigRejected(
+                f"engine: expected one of {', '.join(ENGINES)}, got {self.engine!r}"
+            )
         if not 1 <= self.stale_seconds <= 86_400:
             raise ConfigRejected(f"stale_seconds: expected 1 to 86400, got {self.stale_seconds}")
         if not 1 <= self.n_threads <= 256:
@@ -159,7 +166,11 @@ class _Parts(AbstractContextManager["_Parts"]):
         encoding: Encoding
         if config.registry is not None:
             self.follower = ChampionFollower(
-                config.registry, self._executor, config.version, batches=config.batches
+                config.registry,
+                self._executor,
+                config.version,
+                batches=config.batches,
+                engine=config.engine,
             )
             predictor = FactorPredictor(self.follower, config.limits, self._executor)
             encoding = OwnNetwork(predictor)

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.champion import ChampionFollower
+from serving.engine import EAGER, engine_name
 from serving.memory import Memory
 from serving.model import ServedModel
+
+#: What may run a network.
+ENGINE_NAMES = ("onnx", EAGER)
 
 #: What may be amiss, and what that means.
 REASONS = {
@@ -42,6 +46,7 @@ def status_of(
         "ready": all(model.can_answer for model in models),
         "degraded": [reason for reason, is_so in amiss.items() if is_so],
         "bundle": champion_version if known is None else known.version,
+        "engine": None if champion is None else engine_name(champion.bundle),
         "n_songs": None if known is None else len(known.recommender.index),
         "n_listeners": None if known is None else len(known.recommender.listeners),
         "store_unseen_seconds": None if memory is None else round(memory.unseen_seconds, 3),

@@ -10,8 +10,8 @@ Shapes: n windows, m mel bands, t frames, c filters, k factors.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -26,9 +26,13 @@ from needledrop.encoders.window_network import (
     WindowNetwork,
     dense_layers,
     pooled_over_time,
+    pooled_over_time_nodes,
     tuples_from,
 )
 from needledrop.errors import ConfigRejected, ShapeMismatch
+
+if TYPE_CHECKING:
+    from needledrop.encoders.onnx_graph import OnnxGraph
 
 # More than these fall out of a core's cache: 32 windows take 1.1 ms each, 256 take 1.8 ms.
 _WINDOWS_AT_ONCE = 32
@@ -126,6 +130,13 @@ class Cnn(WindowNetwork):
         factors: Tensor = self.dense(pooled_over_time(maps))  # (n, k)
         return factors
 
+    def onnx_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down in ONNX what :meth:`forward` does."""
+        bands = graph.add("Transpose", self.standardised_nodes(graph, windows), perm=[0, 2, 1])
+        image = graph.add("Unsqueeze", bands, graph.integers(2))
+        maps = graph.add("Squeeze", graph.layers(self.convolutions, image), graph.integers(2))
+        return graph.layers(self.dense, pooled_over_time_nodes(graph, maps))
+
 
 class CnnEnsemble(nn.Module):
     """Some networks of both kinds; predicts the mean of what they predict."""
@@ -156,6 +167,10 @@ class CnnEnsemble(nn.Module):
         """Return (n, k) from (n, t, m) log-mel; raises as :class:`Cnn` does."""
         return torch.stack([member(windows) for member in self.members]).mean(dim=0)
 
+    def onnx_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down in ONNX what :meth:`forward` does."""
+        return graph.add("Mean", *(member.onnx_nodes(graph, windows) for member in self.members))
+
     def fit_bands(self, clips: Iterable[NDArray[np.float16]]) -> None:
         """Take each mel band's mean and deviation from the training songs' (t, m) log-mel."""
         first, *others = self.members
@@ -163,6 +178,17 @@ class CnnEnsemble(nn.Module):
         for member in others:
             member.band_mean.copy_(first.band_mean)
             member.band_deviation.copy_(first.band_deviation)
+
+
+class Engine(Protocol):
+    """What runs a network in its place."""
+
+    @property
+    def name(self) -> str:
+        """Its name in status, metrics and logs."""
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Return (n, k) targets of (n, t, m) windows, on a CPU; from any thread."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +202,14 @@ class CnnEncoder(FactorModel):
         config: their size.
         scaler: takes predicted targets back to factors.
         window_frames: t.
+        engine: runs the network; None leaves it to torch, which is called eager.
     """
 
     network: WindowNetwork | CnnEnsemble
     config: Any
     scaler: TargetScaler
     window_frames: int
+    engine: Engine | None = field(default=None, compare=False)
 
     name = "cnn"
 
@@ -223,16 +251,19 @@ class CnnEncoder(FactorModel):
         """Write the (n, k) targets that the network predicts for n clips."""
         windows = [self.windows(clip.log_mel) for clip in clips]
         together = torch.from_numpy(np.concatenate(windows))
-        device = next(self.network.parameters()).device
-        predicted = []
+        run = self.engine or self._eager
         with torch.inference_mode():
-            for part in torch.split(together, self.windows_at_once):
-                few = part.new_zeros((max(0, _FEWEST_WINDOWS - len(part)), *part.shape[1:]))
-                padded = torch.cat([part, few]).to(device).float()
-                predicted.append(self.network(padded)[: len(part)])
+            predicted = [run(part) for part in torch.split(together, self.windows_at_once)]
             by_clip = torch.split(torch.cat(predicted), [len(one) for one in windows])
             for row, of_clip in enumerate(by_clip):
                 targets[row] = of_clip.mean(dim=0).cpu().numpy()
+
+    def _eager(self, windows: Tensor) -> Tensor:
+        """Return (n, k) targets of (n, t, m) windows, by torch."""
+        few = windows.new_zeros((max(0, _FEWEST_WINDOWS - len(windows)), *windows.shape[1:]))
+        device = next(self.network.parameters()).device
+        targets: Tensor = self.network(torch.cat([windows, few]).to(device).float())
+        return targets[: len(windows)]
 
     def n_windows(self, clip: ClipFeatures) -> int:
         """Return how many windows a clip is heard by; raises as :meth:`windows` does."""

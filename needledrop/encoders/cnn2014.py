@@ -10,7 +10,7 @@ Shapes: n windows or songs, m mel bands, t frames, c filters, k factors.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,13 @@ from needledrop.encoders.window_network import (
     WindowNetwork,
     dense_layers,
     pooled_over_time,
+    pooled_over_time_nodes,
     tuples_from,
 )
 from needledrop.errors import ConfigRejected
+
+if TYPE_CHECKING:
+    from needledrop.encoders.onnx_graph import OnnxGraph
 
 _SMALLEST_NORM = 1e-12
 
@@ -121,6 +125,12 @@ class Cnn2014(WindowNetwork):
         maps = self.convolutions(self.standardised(windows).transpose(1, 2))  # (n, c, t')
         factors: Tensor = self.dense(pooled_over_time(maps))  # (n, k)
         return factors
+
+    def onnx_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down in ONNX what :meth:`forward` does."""
+        bands = graph.add("Transpose", self.standardised_nodes(graph, windows), perm=[0, 2, 1])
+        maps = graph.layers(self.convolutions, bands)
+        return graph.layers(self.dense, pooled_over_time_nodes(graph, maps))
 
 
 @dataclass(frozen=True)

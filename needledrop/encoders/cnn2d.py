@@ -9,10 +9,15 @@ than more of either: docs/adr/0005.
 Shapes: n windows, m mel bands, t frames, c filters, k factors.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from needledrop.encoders.window_network import WindowNetwork, dense_layers
+
+if TYPE_CHECKING:
+    from needledrop.encoders.onnx_graph import OnnxGraph
 
 _POOLING = ((2, 2), (2, 2), (4, 2))  # frames, bands; further layers pool as the last one
 
@@ -56,3 +61,12 @@ class Cnn2d(WindowNetwork):
         pooled = torch.cat([maps.mean(2), maps.amax(2)], dim=1)  # (n, 2c, m')
         factors: Tensor = self.dense(pooled.flatten(1))  # (n, k)
         return factors
+
+    def onnx_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down in ONNX what :meth:`forward` does."""
+        image = graph.add("Unsqueeze", self.standardised_nodes(graph, windows), graph.integers(1))
+        maps = graph.layers(self.convolutions, image)
+        mean = graph.add("ReduceMean", maps, axes=[2], keepdims=0)
+        highest = graph.add("ReduceMax", maps, axes=[2], keepdims=0)
+        pooled = graph.add("Concat", mean, highest, axis=1)
+        return graph.layers(self.dense, graph.add("Flatten", pooled))

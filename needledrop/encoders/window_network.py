@@ -4,7 +4,7 @@ Shapes: n windows, t frames, m mel bands, k factors.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from needledrop.errors import ShapeMismatch
+
+if TYPE_CHECKING:  # training needs no ONNX
+    from needledrop.encoders.onnx_graph import OnnxGraph
 
 
 class WindowNetwork(nn.Module):
@@ -58,10 +61,32 @@ class WindowNetwork(nn.Module):
             )
         return (windows - self.band_mean) / self.band_deviation
 
+    def onnx_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down in ONNX what ``forward`` does; return the name of the (n, k) targets."""
+        raise NotImplementedError
+
+    def standardised_nodes(self, graph: "OnnxGraph", windows: str) -> str:
+        """Write down what :meth:`standardised` does."""
+        centred = graph.add("Sub", windows, graph.constant(self.band_mean))
+        return graph.add("Div", centred, graph.constant(self.band_deviation))
+
 
 def pooled_over_time(maps: Tensor) -> Tensor:
     """Return each map's mean, maximum and root mean square over time, (n, 3c) from (n, c, t)."""
     return torch.cat([maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1)
+
+
+def pooled_over_time_nodes(graph: "OnnxGraph", maps: str) -> str:
+    """Write down what :func:`pooled_over_time` does."""
+    squares = graph.add("ReduceMean", graph.add("Mul", maps, maps), axes=[2], keepdims=0)
+    floor = graph.constant(np.array(1e-8, np.float32))
+    return graph.add(
+        "Concat",
+        graph.add("ReduceMean", maps, axes=[2], keepdims=0),
+        graph.add("ReduceMax", maps, axes=[2], keepdims=0),
+        graph.add("Sqrt", graph.add("Add", squares, floor)),
+        axis=1,
+    )
 
 
 def tuples_from(settings: dict[str, Any]) -> dict[str, Any]:

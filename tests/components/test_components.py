@@ -150,9 +150,13 @@ def test_component_modules_import_only_what_compiling_needs(step):
     assert sorted(set(imported) - {"typing"}) == ["components.step", "kfp.dsl"]
 
 
-def test_training_runs_in_its_image_the_others_in_theirs_and_none_installs_anything():
+# The steps that can use a GPU.
+BY_NETWORK = ("train_encoder", "train_paper_model", "evaluate_paper_models", "predict_tags")
+
+
+def test_what_runs_networks_has_the_training_image_and_none_installs_anything():
     for step in STEPS:
         container = component_of(step).component_spec.implementation.container
-        name = "train" if step in ("train_encoder", "train_paper_model") else "data"
+        name = "train" if step in BY_NETWORK else "data"
         assert container.image == f"needledrop-{name}:0.1.0"
         assert "pip install" not in " ".join(container.command)

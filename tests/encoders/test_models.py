@@ -140,7 +140,7 @@ def test_the_network_of_2014_learns_and_does_not_run_off(world, seed, monkeypatc
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.8 * losses[0]
     # This world shows what its clipped gradients are for: it has no normalisation.
-    monkeypatch.setattr("needledrop.encoders.training._LARGEST_GRADIENT", float("inf"))
+    monkeypatch.setattr("needledrop.encoders.training_run._LARGEST_GRADIENT", float("inf"))
     assert np.isnan(losses_of_2014(world, seed)).any()
 
 

@@ -69,6 +69,8 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_audio_seconds",
         "needledrop_requests_in_flight",
         "needledrop_bundle_info",
+        "needledrop_engine_info",
+        "needledrop_engine_refusals",
         "needledrop_bundle_loaded_timestamp_seconds",
         "needledrop_bundle_loads",
         "needledrop_batch_wishes",
@@ -92,7 +94,7 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
     labels = {label for family in ours for sample in family.samples for label in sample.labels}
     assert labels == {
         "model", "protocol", "kind", "stage", "source", "outcome", "le",
-        "bundle", "encoder", "n_factors", "n_songs",
+        "bundle", "encoder", "engine", "n_factors", "n_songs",
     }  # fmt: skip
     for song_id in bundle.catalogue.song_ids:
         assert song_id not in text
