@@ -20,12 +20,18 @@ def heard(tmp_path_factory):
     return make_heard(tmp_path_factory.mktemp("features"), N_SONGS)
 
 
-def make_heard(folder, n_songs):
+@pytest.fixture(scope="session")
+def heard_aloud(tmp_path_factory):
+    """The same songs, loud enough that no log-mel lies below 0, where none of a sound does."""
+    return make_heard(tmp_path_factory.mktemp("loud-features"), N_SONGS, level=6.0)
+
+
+def make_heard(folder, n_songs, level=1.0):
     """(store, factors): log-mel whose first bands follow the song's (n, k) factors."""
     generator = np.random.default_rng(0)
     frontend = FrontendConfig(log_mel_dtype="float16")
     factors = generator.normal(size=(n_songs, N_FACTORS)).astype(np.float32)
-    log_mel = generator.normal(6.0, 0.2, (n_songs, N_FRAMES, frontend.n_mels))
+    log_mel = generator.normal(level, 0.2, (n_songs, N_FRAMES, frontend.n_mels))
     for factor in range(N_FACTORS):
         bands = slice(factor * 30, factor * 30 + 30)
         log_mel[:, :, bands] += factors[:, None, factor, None]
@@ -35,9 +41,9 @@ def make_heard(folder, n_songs):
 
 
 @pytest.fixture(scope="session")
-def heard_in_eight_bits(heard, tmp_path_factory):
-    """The same store, its log-mel in eight bits, in two shards."""
-    store, _ = heard
+def heard_in_eight_bits(heard_aloud, tmp_path_factory):
+    """The loud store, its log-mel in eight bits, in two shards."""
+    store, _ = heard_aloud
     frontend = replace(store.frontend, log_mel_dtype="uint8")
     folder = tmp_path_factory.mktemp("eight-bits")
     for number, song_ids in enumerate(np.array_split(store.song_ids, 2)):

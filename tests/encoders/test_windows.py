@@ -56,13 +56,13 @@ def test_batches_are_prepared_ahead_in_their_order_and_fail_where_they_fail():
     assert list(ahead(iter([]))) == []
 
 
-def test_training_in_eight_bits_repeats_itself_and_comes_near(heard, heard_in_eight_bits):
-    _, factors = heard
+def test_training_in_eight_bits_repeats_itself_and_comes_near(heard_aloud, heard_in_eight_bits):
+    _, factors = heard_aloud
     small = TrainingSet(heard_in_eight_bits, heard_in_eight_bits.song_ids[:12], factors[:12], 130)
     nets = [network() for _ in range(3)]
     histories = [
         train(net, songs, rising(), QUICK)
-        for net, songs in zip(nets, (small, small, training_set(heard)), strict=True)
+        for net, songs in zip(nets, (small, small, training_set(heard_aloud)), strict=True)
     ]
     assert torch.equal(flat(nets[0]), flat(nets[1]))
     losses = [[epoch.loss for epoch in history] for history in histories]

@@ -48,17 +48,20 @@ class SongMap {
     return [songs.x[song] / 10000, -songs.y[song] / 10000];
   }
 
-  pixel(song) {
+  pixel(song, view = this.view()) {
     const [x, y] = this.placeOf(song);
-    const [across, down] = this.spans();
-    return [this.canvas.clientWidth / 2 + (x - this.middle[0]) * across, this.canvas.clientHeight / 2 + (y - this.middle[1]) * down];
+    return [view.width / 2 + (x - this.middle[0]) * view.span, view.height / 2 + (y - this.middle[1]) * view.span];
+  }
+
+  // What all dots share. To ask the canvas for its size may lay out the page: once for all, not once a dot.
+  view() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    return { width, height, span: this.span(width, height) };
   }
 
   // Pixels for one unit, across and down: one scale, so that distances are true.
-  spans() {
-    const least = Math.min(this.canvas.clientWidth, this.canvas.clientHeight);
-    const span = (Math.max(40, least - 2 * MARGIN_PIXELS) / 2) * this.zoom;
-    return [span, span];
+  span(width = this.canvas.clientWidth, height = this.canvas.clientHeight) {
+    return (Math.max(40, Math.min(width, height) - 2 * MARGIN_PIXELS) / 2) * this.zoom;
   }
 
   pixelOf(event) {
@@ -68,9 +71,9 @@ class SongMap {
 
   // Zooms so that what lies at a pixel stays there.
   zoomBy(factor, [x, y] = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2]) {
-    const [before] = this.spans();
+    const before = this.span();
     this.zoom = Math.min(CLOSEST, Math.max(FARTHEST, this.zoom * factor));
-    const [after] = this.spans();
+    const after = this.span();
     const change = 1 / before - 1 / after;
     this.middle[0] += (x - this.canvas.clientWidth / 2) * change;
     this.middle[1] += (y - this.canvas.clientHeight / 2) * change;
@@ -108,8 +111,8 @@ class SongMap {
       return this.zoomBy(apart(now) / apart(before), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
     }
     if (this.way < CLICK_PIXELS) return undefined;
-    const [across, down] = this.spans();
-    this.middle = [this.middle[0] - (now[0] - before[0]) / across, this.middle[1] - (now[1] - before[1]) / down];
+    const span = this.span();
+    this.middle = [this.middle[0] - (now[0] - before[0]) / span, this.middle[1] - (now[1] - before[1]) / span];
     return this.settle();
   }
 
@@ -137,11 +140,12 @@ class SongMap {
 
   // The nearest song in a direction; what lies aside of it counts as farther away.
   nextTo(from, [right, down]) {
-    const [x, y] = this.pixel(from);
+    const view = this.view();
+    const [x, y] = this.pixel(from, view);
     let best = null;
     let least = Infinity;
     for (const song of songs.id.keys()) {
-      const [otherX, otherY] = this.pixel(song);
+      const [otherX, otherY] = this.pixel(song, view);
       const ahead = (otherX - x) * right + (otherY - y) * down;
       const aside = Math.abs((otherX - x) * down) + Math.abs((otherY - y) * right);
       if (ahead > 0.05 && ahead + STEEPNESS * aside < least) [least, best] = [ahead + STEEPNESS * aside, song];
@@ -152,8 +156,9 @@ class SongMap {
   songAt([atX, atY]) {
     let best = null;
     let least = PICK_PIXELS;
+    const view = this.view();
     for (const song of songs.id.keys()) {
-      const [x, y] = this.pixel(song);
+      const [x, y] = this.pixel(song, view);
       const distance = Math.hypot(x - atX, y - atY);
       if (distance < least) [least, best] = [distance, song];
     }
@@ -185,8 +190,11 @@ class SongMap {
   paint() {
     const { canvas } = this;
     const scale = devicePixelRatio || 1;
-    canvas.width = canvas.clientWidth * scale;
-    canvas.height = canvas.clientHeight * scale;
+    const view = this.view();
+    const [width, height] = [Math.trunc(view.width * scale), Math.trunc(view.height * scale)];
+    // Even the same size given again takes the canvas new memory.
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
     const style = getComputedStyle(canvas);
     const colours = new Map();
     const colour = (name) => {
@@ -194,10 +202,13 @@ class SongMap {
       return colours.get(name);
     };
     const pen = canvas.getContext("2d");
-    pen.scale(scale, scale);
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, view.width + 1, view.height + 1);
     const circle = (song, radius) => {
+      const [x, y] = this.pixel(song, view);
       pen.beginPath();
-      pen.arc(...this.pixel(song), radius, 0, FULL);
+      pen.arc(x, y, radius, 0, FULL);
+      return x > -radius && y > -radius && x < view.width + radius && y < view.height + radius;
     };
     const size = Math.min(9, (songs.id.length > 1500 ? 2.2 : songs.id.length > 400 ? 3.2 : 5) * this.zoom ** 0.35);
     const isBehind = (song) => (this.only ? !this.only(song) : this.colourOf(song) === "--dot");
@@ -205,7 +216,7 @@ class SongMap {
       for (const song of songs.id.keys()) {
         if (isBehind(song) !== behind) continue;
         pen.globalAlpha = this.only && behind ? 0.22 : 0.9;
-        circle(song, this.only && !behind ? size * 1.35 : size);
+        if (!circle(song, this.only && !behind ? size * 1.35 : size)) continue;
         pen.fillStyle = colour(this.colourOf(song));
         pen.fill();
       }
