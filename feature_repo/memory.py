@@ -98,6 +98,8 @@ class Memory:
                 collection, n_dropped = self._collection(release)
             except FileNotFoundError:
                 continue  # a writer joined parts, or forgot old ones, since they were listed
+            # Arrow keeps what it read with for the next time, which may never come.
+            pa.default_memory_pool().release_unused()
             if self.stamp().is_same_release(stamp):
                 return CollectionReading(collection, stamp, n_dropped)
         raise ArtifactBroken(
@@ -126,7 +128,8 @@ class Memory:
                 facts = self._parts["song_facts"].read_additions(
                     release.version, "song_id", after=after
                 )
-                return songs_from(added, facts, self._availability.read())
+                factors = vectors_from(added["factors"])
+                return songs_from(added, factors, facts, self._availability.read())
             except FileNotFoundError:
                 continue
         raise ArtifactBroken(f"expected the store {self._name} to hold still; read it again")
@@ -189,20 +192,21 @@ class Memory:
 
     def _collection(self, release: OnlineRelease) -> tuple[Collection, int]:
         version, until = release.version, release.part.at
-        song_rows = self._parts["song_factors"].read_version(version, "song_id", until=until)
-        if song_rows is None:
+        read = self._parts["song_factors"].read_vectors(version, "song_id", "factors", until=until)
+        if read is None:
             raise self._missing("song_factors", version)
+        song_rows, song_factors = read
         # After the songs: what is known about a song is stored before its factors.
         facts = self._parts["song_facts"].read_version(version, "song_id")
         if facts is None:
             facts = self._parts["song_facts"].read_additions(version, "song_id")
-        songs = songs_from(song_rows, facts, self._availability.read())
+        songs = songs_from(song_rows, song_factors, facts, self._availability.read())
         del song_rows, facts
-        user_rows = self._parts["user_factors"].read_version(version, "user_id")
-        if user_rows is None:
+        read = self._parts["user_factors"].read_vectors(version, "user_id", "factors")
+        if read is None:
             raise self._missing("user_factors", version)
-        user_ids, user_factors = _texts(user_rows["user_id"]), vectors_from(user_rows["factors"])
-        user_keys = user_rows["user_id"].combine_chunks()
+        user_rows, user_factors = read
+        user_ids, user_keys = _texts(user_rows["user_id"]), user_rows["user_id"].combine_chunks()
         part = self._parts["listener_plays"].newest_whole(version)
         if part is None:
             raise self._missing("listener_plays", version)
@@ -211,8 +215,14 @@ class Memory:
         return Collection(version, songs, Listeners(user_ids, user_factors, played)), n_dropped
 
 
-def songs_from(rows: pa.Table, facts: pa.Table | None, availability: Availability) -> Songs:
-    """Songs (I,) from the rows of three views; what is unknown gets its default."""
+def songs_from(
+    rows: pa.Table,
+    factors: NDArray[np.float32],
+    facts: pa.Table | None,
+    availability: Availability,
+) -> Songs:
+    """Songs (I,) from the rows of three views and factors (I, k); what is unknown gets its
+    default."""
     ids = _texts(rows["song_id"])
     held = availability.of_songs(ids)
     columns: dict[str, NDArray[Any]] = {
@@ -230,7 +240,7 @@ def songs_from(rows: pa.Table, facts: pa.Table | None, availability: Availabilit
         }
     return Songs(
         ids=ids,
-        factors=vectors_from(rows["factors"]),
+        factors=factors,
         sources=_texts(rows["source"]),
         is_withdrawn=held.is_withdrawn,
         available_from=held.available_from,

@@ -28,6 +28,7 @@ import needledrop.storage.patience  # noqa: F401  (before fsspec opens anything)
 from needledrop.artifacts import whole_file
 from needledrop.drafts import remove_leftovers
 from needledrop.errors import ArtifactBroken
+from needledrop.ranking.growing import rows_with_room
 
 TIMESTAMPS = ("event_timestamp", "created_timestamp")
 
@@ -214,6 +215,41 @@ class Parts:
         tables = [self.read(whole)] + ([added] if added is not None else [])
         return tables[0] if added is None else newest_rows(pa.concat_tables(tables), key)
 
+    def read_vectors(
+        self, version: str, key: str, column: str, *, until: datetime | None = None
+    ) -> tuple[pa.Table, NDArray[np.float32]] | None:
+        """All rows of a version as :meth:`read_version` has them, with their vectors apart.
+
+        The vectors are read some rows at a time, so that they are not in memory twice.
+
+        Returns:
+            the other columns, n rows; vectors (n, k), with room behind them.
+        """
+        whole = self.newest_whole(version)
+        if whole is None:
+            return None
+        added = self.read_additions(version, key, until=until)
+        n_added = 0 if added is None else len(added)
+        with self._folder.open(whole.name) as file:
+            content = pq.ParquetFile(file)
+            length = content.schema_arrow.field(column).type.list_size
+            n_rows = content.metadata.num_rows
+            vectors = rows_with_room((n_rows + n_added, length), np.float32)
+            tables, start = [content.schema_arrow.empty_table().drop_columns([column])], 0
+            for group in range(content.num_row_groups):
+                rows = content.read_row_group(group)
+                vectors[start : start + len(rows)] = vectors_from(rows[column])
+                tables.append(rows.drop_columns([column]))
+                start += len(rows)
+        rows = pa.concat_tables(tables).drop_columns(["version", *TIMESTAMPS])
+        if added is not None:
+            vectors[n_rows:] = vectors_from(added[column])
+            rows = pa.concat_tables([rows, added.drop_columns([column])])
+            places = newest_places(rows[key])
+            if len(places) < len(rows):
+                rows, vectors = rows.take(places), vectors[places]
+        return rows, vectors
+
     def newest_whole(self, version: str) -> Part | None:
         """The newest part that holds all rows of a version; None where there is none."""
         whole = [one for one in self.listing() if one.version == version and not one.is_addition]
@@ -298,10 +334,16 @@ def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
 
 def newest_rows(table: pa.Table, key: str) -> pa.Table:
     """Each key's last row, in the order in which the keys first come."""
-    rows: dict[str, int] = {}
-    for row, one in enumerate(table[key].to_pylist()):
-        rows[one] = row
-    return table if len(rows) == len(table) else table.take(list(rows.values()))
+    places = newest_places(table[key])
+    return table if len(places) == len(table) else table.take(places)
+
+
+def newest_places(keys: pa.ChunkedArray) -> list[int]:
+    """Where each key is last, in the order in which the keys first come."""
+    places: dict[str, int] = {}
+    for place, one in enumerate(keys.to_pylist()):
+        places[one] = place
+    return list(places.values())
 
 
 def _stamped(part: Part, features: pa.Table) -> pa.Table:

@@ -25,7 +25,6 @@ from feature_repo.availability import ANY_VERSION, Change
 from feature_repo.checks import Ids, checked_ids, checked_part, checked_zone
 from feature_repo.facts import SongFacts
 from feature_repo.opening import KEYS, opened_store
-from feature_repo.parts import vectors_from
 from feature_repo.reading import OnlineView, StoreReading
 from feature_repo.writing import StoreWriting
 from needledrop.errors import ArtifactBroken, ConfigRejected
@@ -78,13 +77,13 @@ class FactorStore(StoreReading, StoreWriting, StoreAdding):
             ArtifactBroken: the offline store no longer holds the version.
             FactorsRejected: something newer is online.
         """
-        users = self._stored_version("user_factors", version)
-        songs = self._stored_version("song_factors", version)
+        users, user_factors = self._stored_version("user_factors", version)
+        songs, song_factors = self._stored_version("song_factors", version)
         with self._explained():
             facts = self._parts["song_facts"].read_version(version, "song_id")
         self.write_user_factors(
             users["user_id"].to_pylist(),
-            vectors_from(users["factors"]),
+            user_factors,
             version=version,
             at=at,
             online=True,
@@ -97,22 +96,22 @@ class FactorStore(StoreReading, StoreWriting, StoreAdding):
         # Last: their note is what says that all of the version is there.
         self.write_song_factors(
             songs["song_id"].to_pylist(),
-            vectors_from(songs["factors"]),
+            song_factors,
             sources=songs["source"].to_pylist(),
             version=version,
             at=at,
             online=True,
         )
 
-    def _stored_version(self, view: str, version: str) -> pa.Table:
+    def _stored_version(self, view: str, version: str) -> tuple[pa.Table, NDArray[np.float32]]:
         with self._explained():
-            table = self._parts[view].read_version(version, KEYS[view])
-        if table is None:
+            stored = self._parts[view].read_vectors(version, KEYS[view], "factors")
+        if stored is None:
             raise ArtifactBroken(
                 f"expected {view} of version {version[:16]} in the offline store "
                 f"{self._name}, found none; run the pipeline that trained it again"
             )
-        return table
+        return stored
 
     def set_availability(
         self,

@@ -6,6 +6,7 @@ the last one goes on answering, and says that it is stale.
 """
 
 import asyncio
+import ctypes
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,7 @@ class Memory:
         started = time.monotonic()
         reading = store.read_collection()
         recommender = Recommender(reading.collection, self._config_of(reading.collection.version))
+        _return_freed_memory()
         recommender.warm_up()
         self._previous, self._replaced_at = self.current, time.monotonic()
         self._know(Knowledge(recommender, reading.stamp), "whole")
@@ -273,6 +275,13 @@ class Memory:
     async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, copy_context().run, act, *arguments)
+
+
+def _return_freed_memory() -> None:
+    """Return to the system what reading took for a while: the C library keeps most of it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others have none
+    if trim is not None:
+        trim(0)
 
 
 def config_from_registry(registry: str | Path) -> Callable[[str], RecommenderConfig]:

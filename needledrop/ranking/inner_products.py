@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from needledrop.ranking.growing import GrowingRows
+from needledrop.ranking.growing import GrowingRows, rows_with_room
 from needledrop.ranking.scores import Floats, Indices, within_reach
 
 _MOST = 127
 _ROUNDING = 1e-5
-_AT_ONCE = 65_536
-_PRODUCTS_AT_ONCE = 8_192  # stays in a core's cache until it is scaled
+_AT_ONCE = 8_192  # products stay in a core's cache until they are scaled
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,15 @@ class InnerProductSearch:
     recall = 1.0
 
     def __init__(self, factors: Floats) -> None:
-        blocks = [factors[start : start + _AT_ONCE] for start in range(0, len(factors), _AT_ONCE)]
-        coded = [_in_eight_bits(block) for block in blocks or [factors]]
-        codes = np.concatenate([codes for codes, _ in coded])
+        n_songs, n_factors = factors.shape
+        codes = rows_with_room((n_songs, _in_fours(n_factors)), np.int8)
+        scales, norms = np.empty(n_songs, dtype=np.float32), np.empty(n_songs)
+        for start in range(0, n_songs, _AT_ONCE):
+            block = slice(start, start + _AT_ONCE)
+            codes[block], scales[block] = _in_eight_bits(factors[block])
+            norms[block] = _norms(factors[block])
         self._grown_codes = GrowingRows(codes)
-        scales = np.concatenate([scales for _, scales in coded])
-        norms = [_norms(block).max() for block in blocks]
-        self._set(factors, codes, scales, max(norms, default=0.0))
+        self._set(factors, codes, scales, norms.max(initial=0.0))
 
     def _set(
         self, factors: Floats, codes: NDArray[np.int8], scales: Floats, largest_norm: float
@@ -127,8 +128,8 @@ class InnerProductSearch:
         codes, scales = _in_eight_bits(queries)
         values = np.empty((len(queries), len(self._codes)), dtype=np.float32)
         rough = torch.from_numpy(values)
-        for start in range(0, len(self._codes), _PRODUCTS_AT_ONCE):
-            block = slice(start, start + _PRODUCTS_AT_ONCE)
+        for start in range(0, len(self._codes), _AT_ONCE):
+            block = slice(start, start + _AT_ONCE)
             products = torch._int_mm(
                 torch.from_numpy(codes), torch.from_numpy(self._codes[block]).T
             )
@@ -159,12 +160,16 @@ def _in_eight_bits(rows: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Return rows (n, k) as whole numbers (n, k + 0 to 3), and each row's scale (n,) float32."""
     n_rows, n_factors = rows.shape
     scales = (np.abs(rows).max(axis=1, initial=0.0) / _MOST).astype(np.float32)
-    # Fours are what processors multiply; of single ones, torch's product is not even right.
-    codes = np.zeros((n_rows, -(-n_factors // 4) * 4), dtype=np.float32)
+    codes = np.zeros((n_rows, _in_fours(n_factors)), dtype=np.float32)
     filled = codes[:, :n_factors]
     is_some = scales[:, np.newaxis] > np.finfo(np.float32).tiny
     np.divide(rows, scales[:, np.newaxis], out=filled, where=is_some)
     return np.rint(codes).clip(-_MOST, _MOST).astype(np.int8), scales
+
+
+def _in_fours(n_factors: int) -> int:
+    # Fours are what processors multiply; of single ones, torch's product is not even right.
+    return -(-n_factors // 4) * 4
 
 
 def _norms(rows: Floats) -> NDArray[np.float64]:

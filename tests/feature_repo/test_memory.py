@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
 from feature_repo.facts import SongFacts
 from feature_repo.memory import Stamp
-from feature_repo.parts import Folder, Part
+from feature_repo.parts import Folder, Part, Parts, vector_column
 from feature_repo.store import FactorStore
 from needledrop.errors import ArtifactBroken, FactorsRejected
 from needledrop.plays.tracks import Tracks
@@ -317,18 +318,43 @@ def test_a_reader_whom_writers_overtake_reads_again(
     publish(local, "b1", NOON)
     reader = FactorStore.open(tmp_path / "store")
     songs = reader._parts["song_factors"]
-    read, overtaken = songs.read, []
+    newest_whole, overtaken = songs.newest_whole, []
 
-    def overtaking(part: Part) -> object:
-        if not overtaken:
+    def overtaken_after(version: str) -> Part | None:
+        part = newest_whole(version)
+        if part is not None and not overtaken:
             overtaken.append(part)
             publish(local, "b2", NOON + HOUR, seed=3)
             Folder(str(tmp_path / "store/offline/song_factors")).remove(part.name)
-        return read(part)
+        return part
 
-    monkeypatch.setattr(songs, "read", overtaking)
+    monkeypatch.setattr(songs, "newest_whole", overtaken_after)
     collection = reader.collection()
     assert overtaken
     assert collection.version == "b2"
     assert np.array_equal(collection.songs.factors, vectors(4, 9))
     assert np.array_equal(collection.listeners.factors, vectors(3, 6))
+
+
+def test_vectors_are_not_read_into_memory_twice(tmp_path: Path) -> None:
+    n_songs, n_factors = 60_000, 64
+    songs = np.array([f"SO{row:06d}" for row in range(n_songs)])
+    factors = np.random.default_rng(0).standard_normal((n_songs, n_factors), dtype=np.float32)
+    parts = Parts(Folder(str(tmp_path)))
+    parts.write(
+        Part(NOON, "b1"),
+        pa.table({"song_id": songs, "factors": vector_column(factors)}),
+        rows_per_group=4_096,
+    )
+    outside, inside = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(inside)
+    try:
+        read = parts.read_vectors("b1", "song_id", "factors")
+    finally:
+        pa.set_memory_pool(outside)
+    assert read is not None
+    rows, vectors_read = read
+    assert rows["song_id"].to_pylist() == songs.tolist()
+    np.testing.assert_array_equal(vectors_read, factors)
+    del rows, read  # before the pool that they lie in
+    assert 0 < inside.max_memory() < factors.nbytes / 2
