@@ -19,7 +19,7 @@ from needledrop.artifacts import read_json
 from needledrop.audio.frontend import ClipFeatures, FrontendConfig, LogMelDtype, eight_bits
 from needledrop.audio.rejected_clips import RejectedClip
 from needledrop.audio.shards import LOG_MEL_FILE, clips_of_shards
-from needledrop.errors import ArtifactBroken, ShapeMismatch
+from needledrop.errors import ArtifactBroken
 from needledrop.storage.opening import place_and_name, place_at
 from needledrop.storage.place import Place, StoredFile
 
@@ -131,41 +131,6 @@ class FeatureStore:
         """Return a view of a song's (t, m) log-mel as it is stored, float16 or uint8 levels."""
         place = self._places[song_id]
         return self._open_array(place.shard, LOG_MEL_FILE[self.frontend.log_mel_dtype])[place.rows]
-
-    def windows(
-        self,
-        song_ids: NDArray[np.str_],
-        starts: NDArray[np.int64],
-        window_frames: int,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """Gather windows straight from the memory maps, as they are stored.
-
-        Args:
-            song_ids: (n,) str; a song may come several times.
-            starts: (n,) the window's first frame in its clip.
-            window_frames: t.
-            out: (n, t, m) of the stored dtype, to be filled; None makes one.
-
-        Returns:
-            (n, t, m) float16, or uint8 levels.
-
-        Raises:
-            ShapeMismatch: a window reaches beyond its clip.
-        """
-        shape = (len(song_ids), window_frames, self.frontend.n_mels)
-        windows = np.empty(shape, self.frontend.log_mel_dtype) if out is None else out
-        for row, (song_id, start) in enumerate(
-            zip(song_ids.tolist(), starts.tolist(), strict=True)
-        ):
-            n_frames = self.n_frames(song_id)
-            if not 0 <= start <= n_frames - window_frames:
-                raise ShapeMismatch(
-                    f"expected a window of {window_frames} frames inside the {n_frames} of song "
-                    f"{song_id}, got one that starts at {start}"
-                )
-            windows[row] = self.stored(song_id)[start : start + window_frames]
-        return windows
 
     def n_frames(self, song_id: str) -> int:
         """Return the number t of a song's frames."""

@@ -57,28 +57,49 @@ class Augmentation:
             return part
         return np.union1d(part, self.others[part])
 
-    def apply(
+    def masked_of(self, needed: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Return the masks (q, m) of some windows of the batch; None masks nothing."""
+        return None if self.masked is None else self.masked[needed]
+
+    def blended(
         self, inputs: Tensor, targets: Tensor, part: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """Return (p, t, m) inputs and (p, k) targets of the part.
 
         Args:
-            inputs: (q, t, m), the windows that :meth:`needed` names, in its order; they are masked
-                where they lie.
+            inputs: (q, t, m), the windows that :meth:`needed` names, in its order.
             targets: (q, k), theirs.
             part: (p,) sorted places in the batch.
         """
-        needed = self.needed(part)
-        if self.masked is not None:
-            masked = torch.from_numpy(self.masked[needed, None]).to(inputs)  # (q, 1, m), 0 or 1
-            mean = inputs.mean(dim=1, keepdim=True)
-            # In one pass over memory, and the same bits as a choice between the two.
-            torch.addcmul(mean * masked, inputs, 1 - masked, out=inputs)
         if self.others is None:
             return inputs, targets
+        needed = self.needed(part)
         own = torch.from_numpy(np.searchsorted(needed, part)).to(inputs.device)
         other = torch.from_numpy(np.searchsorted(needed, self.others[part])).to(inputs.device)
         return (
             self.weight * inputs[own] + (1 - self.weight) * inputs[other],
             self.weight * targets[own] + (1 - self.weight) * targets[other],
         )
+
+
+def scaled_and_masked(
+    windows: Tensor, step: Tensor | None, masked: NDArray[np.bool_] | None
+) -> Tensor:
+    """Return windows times their step, with each masked band at its mean, where they lay.
+
+    Args:
+        windows: (q, t, m) float32, which is changed.
+        step: (m,) of each band; None for 1.
+        masked: (q, m); None masks nothing.
+    """
+    if masked is None:
+        return windows if step is None else windows.mul_(step)
+    n_frames = windows.shape[1]
+    of_mean = torch.from_numpy(masked[:, np.newaxis]).to(windows)  # (q, 1, m), 0 or the step
+    if step is not None:
+        of_mean *= step
+    of_window = (1 if step is None else step) - of_mean
+    # A product takes half the time of mean(); and both changes are one pass over memory.
+    shares = windows.new_full((1, 1, n_frames), 1 / n_frames).expand(len(windows), -1, -1)
+    mean = torch.bmm(shares, windows).mul_(of_mean)
+    return torch.addcmul(mean, windows, of_window, out=windows)

@@ -179,9 +179,9 @@ def _batches(
         )
         part = processes.part(len(rows))
         needed = augmentation.needed(part)
-        heard = windows(rows[needed], starts[needed])
+        heard = windows(rows[needed], starts[needed], augmentation.masked_of(needed))
         targets = torch.from_numpy(songs.targets[rows[needed]]).to(heard.device)
-        inputs, wanted = augmentation.apply(heard, targets, part)
+        inputs, wanted = augmentation.blended(heard, targets, part)
         yield inputs, wanted, len(part), len(rows)
 
 

@@ -9,7 +9,7 @@ Shapes: n windows, t frames, m mel bands, s songs, f frames of all songs.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import eight_bits
+from needledrop.encoders.augmentation import scaled_and_masked
 from needledrop.errors import ShapeMismatch
 
-# (n,) rows of songs and (n,) first frames -> (n, t, m) float32 on the device.
-Windows = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+# (n,) rows of songs, (n,) first frames, (n, m) masked bands -> (n, t, m) float32 on the device.
+Windows = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_] | None], Tensor]
 Batch = TypeVar("Batch")
 _SHARE_OF_FREE_MEMORY = 0.5  # the rest is for what the network computes
 
@@ -69,6 +70,7 @@ class MappedWindows:
         self._device, self._store, self._song_ids = device, store, song_ids
         self._shape = (window_frames, store.frontend.n_mels)
         self._step = _step_of(store, device)
+        self._clips: dict[int, NDArray[Any]] = {}  # views of the maps, those that were needed
         self._make_room(0)
 
     def _make_room(self, n_windows: int) -> None:
@@ -76,7 +78,12 @@ class MappedWindows:
         self._stored = torch.empty(shape, dtype=_dtype_of(self._store))
         self._heard = torch.empty(shape if self._device.type == "cpu" else 0)
 
-    def __call__(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
+    def __call__(
+        self,
+        rows: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        masked: NDArray[np.bool_] | None = None,
+    ) -> Tensor:
         """Return (n, t, m) float32 windows; on a CPU they are good until the next call.
 
         Raises:
@@ -85,12 +92,22 @@ class MappedWindows:
         if len(rows) > len(self._stored):
             self._make_room(len(rows))
         stored = self._stored[: len(rows)]
-        self._store.windows(self._song_ids[rows], starts, self._shape[0], out=stored.numpy())
+        self._gather(rows.tolist(), starts.tolist(), stored.numpy())
         if self._device.type == "cpu":
             heard = self._heard[: len(rows)].copy_(stored)
         else:  # the next batch is made while this one is learned from
             heard = stored.to(self._device).float()
-        return heard if self._step is None else heard.mul_(self._step)
+        return scaled_and_masked(heard, self._step, masked)
+
+    def _gather(self, rows: list[int], starts: list[int], out: NDArray[Any]) -> None:
+        window_frames = self._shape[0]
+        for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            clip = self._clips.get(row)
+            if clip is None:
+                clip = self._clips[row] = self._store.stored(str(self._song_ids[row]))
+            if not 0 <= start <= len(clip) - window_frames:
+                raise _beyond(window_frames, len(clip), str(self._song_ids[row]), start)
+            out[place] = clip[start : start + window_frames]
 
 
 class ResidentWindows:
@@ -115,7 +132,12 @@ class ResidentWindows:
         self._step = _step_of(store, device)
         self._frames = torch.arange(window_frames, device=device)  # (t,)
 
-    def __call__(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Tensor:
+    def __call__(
+        self,
+        rows: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        masked: NDArray[np.bool_] | None = None,
+    ) -> Tensor:
         """Return (n, t, m) float32 windows.
 
         Raises:
@@ -124,15 +146,18 @@ class ResidentWindows:
         beyond = (starts < 0) | (starts + len(self._frames) > self._n_frames[rows])
         if beyond.any():
             song, start = rows[beyond][0], starts[beyond][0]
-            raise ShapeMismatch(
-                f"expected a window of {len(self._frames)} frames inside the "
-                f"{self._n_frames[song]} of song {self._song_ids[song]}, got one that starts at "
-                f"{start}"
-            )
+            raise _beyond(len(self._frames), self._n_frames[song], self._song_ids[song], start)
         device = self._log_mel.device
         first = torch.from_numpy(self._first_frames[rows] + starts).to(device)
         heard = self._log_mel[first[:, None] + self._frames].float()
-        return heard if self._step is None else heard.mul_(self._step)
+        return scaled_and_masked(heard, self._step, masked)
+
+
+def _beyond(window_frames: int, n_frames: int, song_id: str, start: int) -> ShapeMismatch:
+    return ShapeMismatch(
+        f"expected a window of {window_frames} frames inside the {n_frames} of song {song_id}, "
+        f"got one that starts at {start}"
+    )
 
 
 def _dtype_of(store: FeatureStore) -> torch.dtype:

@@ -17,7 +17,7 @@ from needledrop.audio.decode import decode_clip
 from needledrop.audio.extraction import ExtractionConfig, extract_features, extract_part
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import Frontend, FrontendConfig, eight_bits
-from needledrop.errors import ArtifactBroken, DiskFull, InputError, ShapeMismatch
+from needledrop.errors import ArtifactBroken, DiskFull, InputError
 from needledrop.storage.folder import stored_file
 from needledrop.storage.opening import place_at
 from tests.audio.conftest import chord, encode
@@ -220,16 +220,6 @@ def test_several_processes_give_the_same_features_as_one(tmp_path, clips):
     many = extract_features(clips, tmp_path / "b", tmp_path / "b.json", two)
     for song_id in clips:
         np.testing.assert_array_equal(one[song_id].log_mel, many[song_id].log_mel)
-
-
-def test_windows_are_gathered_from_the_right_frames(tmp_path, clips):
-    store = extract_features(clips, tmp_path / "shards", tmp_path / "features.json", CONFIG)
-    windows = store.windows(np.array(["SO4", "SO0", "SO4"]), np.array([7, 0, 0]), 100)
-    assert windows.shape == (3, 100, 128)
-    np.testing.assert_array_equal(windows[0], store.stored("SO4")[7:107])
-    np.testing.assert_array_equal(windows[2], store.stored("SO4")[:100])
-    with pytest.raises(ShapeMismatch, match="inside"):
-        store.windows(np.array(["SO0"]), np.array([50]), 100)
 
 
 _KILLED_RUN = """

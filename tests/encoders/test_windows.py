@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from needledrop.encoders.augmentation import Augmentation
 from needledrop.encoders.training import train
 from needledrop.encoders.training_set import TrainingSet
 from needledrop.encoders.windows import ResidentWindows, ahead, n_bytes_of, windows_on
@@ -34,8 +35,29 @@ def test_windows_from_memory_are_those_of_the_maps(heard, heard_in_eight_bits, d
         assert torch.equal(again(rows[:n], starts[:n]), kept[:n])
     assert n_bytes_of(store, song_ids) == 4 * 160 * 128 * (2 if dtype == "float16" else 1)
     for bad in (31, -1):
-        with pytest.raises(ShapeMismatch, match=f"song {song_ids[1]}, got one that starts at"):
-            resident(np.array([0, 1]), np.array([0, bad]))
+        for windows in (again, resident):
+            with pytest.raises(ShapeMismatch, match=f"song {song_ids[1]}, got one that starts at"):
+                windows(np.array([0, 1]), np.array([0, bad]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_masked_bands_take_their_mean_and_the_others_stay_to_the_bit(
+    heard, heard_in_eight_bits, dtype
+):
+    store = heard[0] if dtype == "float16" else heard_in_eight_bits
+    generator = np.random.default_rng(0)
+    rows, starts = generator.integers(0, 12, 64), generator.integers(0, 31, 64)
+    masked = Augmentation.draw(generator, 64, 128, masked_bands=24, mixup=0.0).masked
+    assert masked.any()
+    windows = windows_on(CPU, store, store.song_ids, 130)
+    plain = windows(rows, starts).numpy().copy()
+    mean = plain.mean(axis=1, keepdims=True, dtype=np.float64)
+    found = windows(rows, starts, masked).numpy().copy()
+    is_masked = np.broadcast_to(masked[:, np.newaxis], plain.shape)
+    np.testing.assert_array_equal(found[~is_masked], plain[~is_masked])
+    np.testing.assert_allclose(found, np.where(is_masked, mean, plain), rtol=1e-5)
+    resident = ResidentWindows(CPU, store, store.song_ids, 130)
+    np.testing.assert_array_equal(resident(rows, starts, masked).numpy(), found)
 
 
 def test_batches_are_prepared_ahead_in_their_order_and_fail_where_they_fail():
