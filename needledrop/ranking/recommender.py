@@ -43,12 +43,13 @@ class RecommenderConfig:
         confidence: of a liked song, as of one that was played once.
         regularization: lambda of the fold-in. Both should be the factorisation's own, and are by
             default the defaults of that.
-        prior_songs: n_0, how many liked songs the mean listener counts as.
+        prior_songs: n_0, how many liked songs the mean listener counts as; chosen on listeners
+            never seen (benchmarks/listener_prior.py).
     """
 
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     regularization: float = WmfConfig().regularization
-    prior_songs: float = 1.0
+    prior_songs: float = 0.7
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.prior_songs) and self.prior_songs >= 0):
