@@ -59,6 +59,8 @@ def _serve(arguments: list[str]) -> None:
         parser.error("expected --store, to rank from, beside --predictor")
     if options.registry:
         _check_registry(options.registry)
+    if options.store:
+        _check_store(options.store)
     for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:
         _check_port(options.host, port)
     # Feast sets these for its own server, and a child inherits them: this process's metrics would
@@ -143,6 +145,31 @@ def _check_registry(registry: str) -> None:
         )
 
 
+def _check_store(store: str) -> None:
+    """Refuse what can't become a store; an empty folder, or a URI, may fill later.
+
+    An absent folder is refused: it is more often mistyped than a run's that is still to come.
+    """
+    from needledrop.storage.opening import is_remote, place_at
+
+    place_at(store)
+    if is_remote(store):
+        return
+    folder = Path(store)
+    if not folder.exists():
+        raise ConfigRejected(
+            f"--store {folder}: expected the folder of a feature store, found none; look at its "
+            "name, or make the folder, to be filled by a run that publishes there"
+        )
+    if not folder.is_dir():
+        raise ConfigRejected(f"--store {folder}: expected a folder, got a file")
+    if (folder / "store").is_dir():
+        raise ConfigRejected(
+            f"--store {folder}: expected a feature store, got a run's folder; "
+            f"give --store {folder / 'store'}"
+        )
+
+
 def _serve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
@@ -162,8 +189,8 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--store",
         default=os.environ.get("NEEDLEDROP_STORE"),
         metavar="DIR",
-        help="folder or s3:// URI of the feature store; with it songs are recommended, too "
-        "(NEEDLEDROP_STORE)",
+        help="folder or s3:// URI of the feature store; with it songs are recommended, too; the "
+        "folder must be there, and may be empty and fill later (NEEDLEDROP_STORE)",
     )
     parser.add_argument(
         "--predictor",

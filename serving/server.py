@@ -433,10 +433,13 @@ def ready_line(
         )
     if memory is not None:
         known = memory.current
+        nothing = (
+            f"no store at {config.store} yet" if memory.awaits_store else "nothing published yet"
+        )
         states.append(
             f"{len(known.recommender.index)} songs, {len(known.recommender.listeners)} listeners"
             if known
-            else "nothing published yet"
+            else nothing
         )
     names = MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners"
     ask = (

@@ -14,7 +14,7 @@ ENGINE_NAMES = ("onnx", EAGER)
 #: What may be amiss, and what that means.
 REASONS = {
     "no_champion": "nothing has been promoted yet, or it can't be loaded: no clip is heard",
-    "nothing_published": "the store has nothing published yet: no list is answered",
+    "nothing_published": "there is no store yet, or it has nothing published: no list is answered",
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
     "swapping": "the champion and what the store has published are of two versions: clips are "
