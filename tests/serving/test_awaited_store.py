@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from serving.memory import Memory
-from serving.server import ServerConfig, ready_line
-from serving.status import status_of
+from serving.server_config import ServerConfig
+from serving.status import ready_line, status_of
 from tests.serving.ranking_world import publish
 from tests.serving.world import make_bundle
 
