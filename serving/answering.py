@@ -7,14 +7,9 @@ from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.memory import Memory, config_from_registry
 from serving.model import ServedModel
+from serving.new_songs import NewSongsModel
 from serving.predictor import FactorPredictor
-from serving.ranking_models import (
-    FactorsModel,
-    ListenersModel,
-    NewSongsModel,
-    RecommendModel,
-    SimilarModel,
-)
+from serving.ranking_models import FactorsModel, ListenersModel, RecommendModel, SimilarModel
 from serving.scoring import Scorer
 from serving.server_config import ServerConfig
 
