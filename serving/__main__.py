@@ -4,9 +4,10 @@ import os
 import sys
 
 from needledrop.errors import NeedledropError
-from serving.checks import check_port, check_registry, check_store
 from serving.client_commands import ask_command, try_command
 from serving.options import predictor_url, serve_parser
+from serving.places import check_registry, check_store
+from serving.ports import check_port
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,5 @@
-"""What a server is refused for at once, before the seconds that torch and KServe take to import."""
+"""Where a registry or a store is said to be: looked at before torch and KServe are imported."""
 
-import socket
 from pathlib import Path
 
 from needledrop.errors import ConfigRejected
@@ -53,22 +52,3 @@ def check_store(store: str) -> None:
             f"--store {folder}: expected a feature store, got a run's folder; "
             f"give --store {folder / 'store'}"
         )
-
-
-def check_port(host: str, port: int) -> None:
-    """Find out whether a port is free.
-
-    Raises:
-        ConfigRejected: it isn't, or there is no such port.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed a moment ago is free
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "expected 0 to 65535"
-            raise ConfigRejected(
-                f"port {port} on {host} can't be listened on ({reason}); stop what uses it, or "
-                "name another with --http-port and --grpc-port"
-            ) from None
