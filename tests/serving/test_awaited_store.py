@@ -12,8 +12,8 @@ import pytest
 from serving.memory import Memory
 from serving.server_config import ServerConfig
 from serving.status import ready_line, status_of
-from tests.serving.ranking_world import publish
-from tests.serving.world import make_bundle
+from tests.serving.ranking_world import make_world, publish
+from tests.serving.world import Server, make_bundle, wait_for
 
 
 @contextmanager
@@ -67,3 +67,21 @@ def test_nothing_is_made_at_a_uri_until_a_run_publishes_there(cluster, tmp_path,
         memory.refresh()
     assert not cluster.keys(bucket, "")
     check_that_it_waits_and_takes_up(f"s3://{bucket}/store", tmp_path, caplog)
+
+
+@pytest.mark.long
+def test_a_server_that_was_started_before_the_first_run_answers_after_it(tmp_path):
+    for name in ("registry", "store"):
+        (tmp_path / name).mkdir()
+    server = Server(tmp_path / "registry", tmp_path, "--store", str(tmp_path / "store"))
+    server.wait_until_it_listens()
+    assert f"no store at {tmp_path / 'store'} yet" in server.output.read_text()
+    assert server.get("/v2/health/ready").status == 503
+    asked = {"instances": [{"user_id": "user03"}]}
+    refused = server.post("/v1/models/recommend:predict", asked)
+    assert (refused.status, refused.json["kind"]) == (503, "no_champion")
+    assert list((tmp_path / "store").iterdir()) == []
+    make_world(tmp_path, seed=1)
+    wait_for(lambda: server.get("/v2/health/ready").status == 200, server.process)
+    assert server.post("/v1/models/recommend:predict", asked).json["predictions"][0]["songs"]
+    assert server.stop() == 0
