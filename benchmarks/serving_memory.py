@@ -31,12 +31,12 @@ N_CLIENTS = 4
 N_LOOKS = 5
 LEAK = """
 import sys
-import serving.ranking_models as models
-read, kept = models.asked_from, []
+import serving.ranking
+read, kept = serving.ranking.asked_from, []
 def keeping(payload, form, limits):
     kept.append(bytearray(int(sys.argv[1])))
     return read(payload, form, limits)
-models.asked_from = keeping
+serving.ranking.asked_from = keeping
 from serving.__main__ import main
 sys.exit(main(sys.argv[2:]))
 """

@@ -45,12 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(options: argparse.Namespace) -> int:
     # Opening a store imports Feast, which takes seconds: what can be refused before is.
     song_ids, change = _song_ids(options.song_ids), _change(options)
-    from feature_repo.opening import require_store
-
-    require_store(options.store)
     from feature_repo.store import FactorStore
 
-    store = FactorStore.open(options.store)
+    store = FactorStore.open(options.store, make=False)
     if change is None:
         _show(store, song_ids)
     else:

@@ -20,7 +20,7 @@ from feature_repo.locks import FileLock, Lock, PostgresLock
 from feature_repo.markers import FileMarkers, Markers, RedisMarkers
 from feature_repo.parts import Folder
 from needledrop.artifacts import fingerprint_of_bytes, fingerprint_of_file, whole_file
-from needledrop.errors import ArtifactBroken, ConfigRejected
+from needledrop.errors import ArtifactBroken, ConfigRejected, StoreMissing
 from needledrop.storage.cache import cache_folder
 from needledrop.storage.opening import is_remote
 
@@ -106,12 +106,19 @@ def profile_path(profile: str | Path | None, *, of_uri: bool = False) -> Path:
 
 
 def opened_store(
-    location: str | Path, profile: str | Path | None, wait_seconds: float
+    location: str | Path, profile: str | Path | None, wait_seconds: float, *, make: bool = True
 ) -> OpenedStore:
-    """Open the store of a folder or URI; make and register what is not there yet.
+    """Open the store of a folder or URI; register again what was registered otherwise.
+
+    Args:
+        location: its folder or URI.
+        profile: which engines keep it; see :func:`profile_path`.
+        wait_seconds: how long to wait for another process that is writing.
+        make: whether it is made where there is none; else nothing is written there.
 
     Raises:
         ConfigRejected: there is no such profile, or it doesn't fit the location.
+        StoreMissing: there is no store, and none is to be made.
         ArtifactBroken: the store is damaged, or held by another process for too long.
         StoreUnreachable: one of its engines doesn't answer.
     """
@@ -121,6 +128,11 @@ def opened_store(
     folder = cache_folder(name) / "feast" if at_uri else Path(name)
     root = name if at_uri else None
     with failures_explained(name):
+        if not make and Folder(name).read_json(_MARKER) is None:
+            raise StoreMissing(
+                f"expected a feature store at {name}, found none; look at its name, or run a "
+                "pipeline that publishes there first"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(yaml, name) if at_uri else FileLock(folder)
         store = None if at_uri else _registered_store(folder, yaml, root)
@@ -133,23 +145,6 @@ def opened_store(
 
         quick_first_read(store)
         return OpenedStore(name, store, lock, _markers(store, folder, root))
-
-
-def require_store(location: str | Path) -> None:
-    """Refuse a folder or URI without a store, where :func:`opened_store` would make one.
-
-    Raises:
-        ConfigRejected: there is none.
-        StoreUnreachable: the object store doesn't answer.
-    """
-    at_uri = is_remote(location)
-    name = str(location).rstrip("/") if at_uri else str(Path(location).absolute())
-    with failures_explained(name):
-        if Folder(name).read_json(_MARKER) is None:
-            raise ConfigRejected(
-                f"expected a feature store at {name}, found none; look at its name, or run a "
-                "pipeline that publishes there first"
-            )
 
 
 def files_of(root: str | Path, *names: str) -> Folder:

@@ -44,6 +44,7 @@ class FactorStore(StoreReading, StoreWriting, StoreAdding):
         profile: str | Path | None = None,
         wait_seconds: float = 600.0,
         n_kept_parts: int = 16,
+        make: bool = True,
     ) -> "FactorStore":
         """Open the store of a run, and make it when there is none.
 
@@ -55,15 +56,18 @@ class FactorStore(StoreReading, StoreWriting, StoreAdding):
             wait_seconds: how long to wait for another process that is writing.
             n_kept_parts: how many writes of a view its offline history keeps. A query joins with
                 all of them, and factors of long-gone factorisations have no reader.
+            make: False for who only reads, or changes what is there: a mistyped place stays as it
+                is.
 
         Raises:
             ConfigRejected: there is no such profile, or not one part is to be kept.
+            StoreMissing: there is no store, and none is to be made.
             ArtifactBroken: the store is damaged, or held by another process for too long.
             StoreUnreachable: an engine of a store at a URI doesn't answer; so for every method.
         """
         if n_kept_parts < 1:
             raise ConfigRejected(f"expected n_kept_parts of at least 1, got {n_kept_parts}")
-        opened = opened_store(location, profile, wait_seconds)
+        opened = opened_store(location, profile, wait_seconds, make=make)
         return cls(opened, wait_seconds=wait_seconds, n_kept_parts=n_kept_parts)
 
     def publish_again(self, version: str, *, at: datetime) -> None:

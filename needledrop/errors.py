@@ -10,6 +10,7 @@
     │   ├── TagsRejected        a tags file is unreadable, or too many of its rows are broken
     │   ├── ClipRejected        a clip is no audio, too short, too long, silent or empty
     │   └── ConfigRejected      an unknown key, a wrong type, a value out of range
+    │       └── StoreMissing    there is no feature store where one is to be read
     ├── SplitLeakage            a held-out song (or its artist) is among the training songs
     ├── ShapeMismatch           an array does not have the axes that were promised
     ├── FrontendMismatch        features were made by another front end than the encoder's
@@ -71,6 +72,10 @@ class ClipRejected(InputError):
 
 class ConfigRejected(InputError):
     """A configuration has an unknown key, a wrong type or a value out of range."""
+
+
+class StoreMissing(ConfigRejected):
+    """There is no feature store where one is to be read."""
 
 
 class SplitLeakage(NeedledropError):

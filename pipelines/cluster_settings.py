@@ -35,19 +35,24 @@ _SECONDS_BEFORE_RETRY, _MOST_SECONDS_BEFORE_RETRY = 30, 600
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """What the network's training asks a cluster for.
+    """What steps ask a cluster for; numbers written as texts: Kubeflow reads no others there.
 
     Attributes:
-        n_gpus: a number written as a text: Kubeflow reads no other parameter in this place.
+        n_gpus: for networks, trained or asked.
+        n_factorization_gpus: for the factorisation, which uses one, and with ``wmf_engine=torch``
+            alone.
     """
 
     n_gpus: str = "0"
+    n_factorization_gpus: str = "0"
 
     def __post_init__(self) -> None:
-        if re.fullmatch(r"[0-9]{1,2}", self.n_gpus) is None:
-            raise ConfigRejected(
-                f"GpuRequest.n_gpus: expected 0 to 99, written as a text, got {self.n_gpus!r}"
-            )
+        for name, most in (("n_gpus", 99), ("n_factorization_gpus", 1)):
+            got = getattr(self, name)
+            if re.fullmatch(r"[0-9]{1,2}", got) is None or int(got) > most:
+                raise ConfigRejected(
+                    f"GpuRequest.{name}: expected 0 to {most}, written as a text, got {got!r}"
+                )
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "gpus_per_node": (LaunchConfig, "gpus_per_node"),
     "job_start_timeout_seconds": (JobConfig, "start_timeout_seconds"),
     "n_gpus": (GpuRequest, "n_gpus"),
+    "n_factorization_gpus": (GpuRequest, "n_factorization_gpus"),
     "n_filters": (CnnConfig, "n_filters"),
     "pooling_frames": (CnnConfig, "pooling_frames"),
     "n_hidden": (CnnConfig, "n_hidden"),

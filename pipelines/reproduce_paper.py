@@ -73,6 +73,7 @@ def reproduce_paper_pipeline(
     n_steps_mlr: int = 200,
     device: str = "auto",
     n_gpus: str = "0",
+    n_factorization_gpus: str = "0",
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
     n_tags: int = 50,
@@ -104,7 +105,7 @@ def reproduce_paper_pipeline(
         regularization: lambda of the factorisation.
         n_als_iterations: pairs of half-steps of alternating least squares.
         als_solver: cholesky, exact; or cg, faster from about a hundred factors on; implicit's.
-        wmf_engine: implicit, in memory; or spark, for plays beyond one machine's memory.
+        wmf_engine: implicit or torch, in memory; or spark, for plays beyond one machine's memory.
         n_spark_executors: of the SparkApplication that factorises with spark on a cluster.
         confidence_alpha: how strongly a play count speaks.
         confidence_epsilon: what play counts are measured against.
@@ -138,6 +139,7 @@ def reproduce_paper_pipeline(
         n_steps_mlr: of metric learning.
         device: auto, cpu or cuda; for learning and for hearing test songs.
         n_gpus: that each step with networks asks a cluster for, written as a text.
+        n_factorization_gpus: for wmf_engine=torch on a cluster, 0 or 1, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         n_tags: the most frequent ones are told.
@@ -268,6 +270,7 @@ def reproduce_paper_pipeline(
             **inputs,
         ).set_display_name(f"evaluate-paper-models-{kind}")
         apply_settings(splitting, factorized, extracted, trained, evaluated)
+        request_gpus(factorized, n_factorization_gpus)
         request_gpus(trained, n_gpus)
         request_gpus(evaluated, n_gpus)
         return {"trained": trained, "extracted": extracted, "evaluated": evaluated, **inputs}

@@ -80,6 +80,7 @@ def train_pipeline(
     gpus_per_node: int = 1,
     job_start_timeout_seconds: int = 3600,
     n_gpus: str = "0",
+    n_factorization_gpus: str = "0",
     n_resamples: int = 1000,
     evaluation_seed: int = 0,
     margin_map: float = 0.0,
@@ -162,6 +163,7 @@ def train_pipeline(
         gpus_per_node: of each of these machines; 0 trains on their CPUs.
         job_start_timeout_seconds: until the TrainJob or the SparkApplication runs; a queue counts.
         n_gpus: for the network's training on a cluster, 0 or more, written as a text.
+        n_factorization_gpus: for wmf_engine=torch on a cluster, 0 or 1, written as a text.
         n_resamples: bootstrap resamples behind each interval.
         evaluation_seed: of the resamples and of the order of tied songs.
         margin_map: the lower end of the interval of the gain in mAP@500 over the champion must be
@@ -343,3 +345,4 @@ def train_pipeline(
     )
     apply_settings(evaluated, decided, deployed)
     request_gpus(network, n_gpus)
+    request_gpus(factorized, n_factorization_gpus)

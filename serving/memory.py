@@ -26,7 +26,7 @@ from feature_repo.store import FactorStore
 from needledrop.artifacts import read_json
 from needledrop.encoders.bundle import VERSION_DIGITS
 from needledrop.encoders.catalogue import AUDIO
-from needledrop.errors import FactorsRejected, NeedledropError, StoreUnreachable
+from needledrop.errors import FactorsRejected, NeedledropError, StoreMissing, StoreUnreachable
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
@@ -70,6 +70,8 @@ class Memory:
     Attributes:
         current: what answers now; None before anything is published.
         tried: set once the store has been looked at.
+        awaits_store: whether there was no store when it was looked for. The first run makes it; a
+            server never does, and would in a mistyped place.
 
     Args:
         location: folder or URI of the store.
@@ -86,6 +88,7 @@ class Memory:
     ) -> None:
         self.current: Knowledge | None = None
         self.tried = asyncio.Event()
+        self.awaits_store = False
         self._location = location
         self._config_of = config_of or (lambda _: RecommenderConfig())
         self._stale_seconds = stale_seconds
@@ -158,7 +161,11 @@ class Memory:
         Raises:
             NeedledropError: the store can't be read; what is known stays.
         """
-        store = self._opened()
+        try:
+            store = self._opened()
+        except StoreMissing:
+            self._await_store()
+            return
         stamp = store.stamp()
         known = self.current
         if known is not None and stamp.version is None:
@@ -225,8 +232,15 @@ class Memory:
 
     def _opened(self) -> FactorStore:
         if self._store is None:
-            self._store = FactorStore.open(self._location, wait_seconds=10.0)
+            self._store = FactorStore.open(self._location, wait_seconds=10.0, make=False)
+            self.awaits_store = False
         return self._store
+
+    def _await_store(self) -> None:
+        if not self.awaits_store:
+            log_event("store_awaited", store=self._location)
+        self.awaits_store = True
+        self._seen_at = time.monotonic()  # its place was seen
 
     def _take_up(self, store: FactorStore) -> None:
         started = time.monotonic()

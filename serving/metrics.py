@@ -74,6 +74,14 @@ STORE_UNSEEN_SECONDS = Gauge(
     "needledrop_store_unseen_seconds", "How long ago the feature store was last seen."
 )
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
+CLIPS_BEYOND_FULL_SCALE = Counter(
+    "needledrop_clips_beyond_full_scale_total",
+    "Clips with log-mel louder than full scale, which eight bits cut: samples beyond -1 and 1.",
+)
+VALUES_BEYOND_FULL_SCALE = Counter(
+    "needledrop_values_beyond_full_scale_total",
+    "Values of their log-mel that were cut; of training clips extract-features tells the same.",
+)
 IN_FLIGHT = Gauge("needledrop_requests_in_flight", "Predictions being answered now.")
 HTTP_IN_FLIGHT = Gauge(
     "needledrop_http_in_flight", "HTTP requests with a body that are being answered now."

@@ -7,7 +7,8 @@ can't lag behind the models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.asking import MOST_ID_CHARACTERS, NUMBER_AS_TEXT
+from serving.asked import MOST_ID_CHARACTERS
+from serving.asking import NUMBER_AS_TEXT
 from serving.limits import ServingLimits
 from serving.model import Form
 from serving.parameters import MOST_YEAR, REGION, Parameter, parameters_of

@@ -140,9 +140,14 @@ def features_of(clip: Clip, bundle: Bundle, limits: ServingLimits) -> ClipFeatur
         NeedledropError, Refused: the clip can't be used.
     """
     if isinstance(clip.content, bytes):
-        return features_from_audio(clip.content, bundle, limits)
-    _check_log_mel(clip.content, bundle, limits)
-    return bundle.features_from_log_mel(clip.content)
+        features = features_from_audio(clip.content, bundle, limits)
+    else:
+        _check_log_mel(clip.content, bundle, limits)
+        features = bundle.features_from_log_mel(clip.content)
+    if n_beyond := bundle.n_beyond_full_scale(features):
+        metrics.CLIPS_BEYOND_FULL_SCALE.inc()
+        metrics.VALUES_BEYOND_FULL_SCALE.inc(n_beyond)
+    return features
 
 
 def answer_from(champion: Champion, factors: NDArray[np.float32], n_nearest: int) -> Answer:

@@ -7,6 +7,8 @@ from serving.champion import ChampionFollower
 from serving.engine import EAGER, engine_name
 from serving.memory import Memory
 from serving.model import ServedModel
+from serving.schema import MODEL_NAME
+from serving.server_config import ServerConfig
 
 #: What may run a network.
 ENGINE_NAMES = ("onnx", EAGER)
@@ -14,7 +16,7 @@ ENGINE_NAMES = ("onnx", EAGER)
 #: What may be amiss, and what that means.
 REASONS = {
     "no_champion": "nothing has been promoted yet, or it can't be loaded: no clip is heard",
-    "nothing_published": "the store has nothing published yet: no list is answered",
+    "nothing_published": "there is no store yet, or it has nothing published: no list is answered",
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
     "swapping": "the champion and what the store has published are of two versions: clips are "
@@ -53,3 +55,39 @@ def status_of(
         "stale": is_stale,
         "models": [model.name for model in models],
     }
+
+
+def ready_line(
+    config: ServerConfig, follower: ChampionFollower | None, memory: Memory | None
+) -> str:
+    """Return the one line that says where the server listens and how to ask it."""
+    url = f"http://localhost:{config.http_port}"
+    grpc = "" if config.grpc_port is None else f" and gRPC on {config.grpc_port}"
+    states = []
+    if follower is not None:
+        champion = follower.current
+        states.append(
+            f"bundle {champion.bundle.fingerprint[:16]}" if champion else "no champion yet"
+        )
+    if memory is not None:
+        known = memory.current
+        nothing = (
+            f"no store at {config.store} yet" if memory.awaits_store else "nothing published yet"
+        )
+        states.append(
+            f"{len(known.recommender.index)} songs, {len(known.recommender.listeners)} listeners"
+            if known
+            else nothing
+        )
+    names = MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners"
+    ask = (
+        """(printf '{"instances":[{"audio":"'; base64 -w0 CLIP; printf '"}]}') | """
+        f"curl -s --data-binary @- {url}/v1/models/{MODEL_NAME}:predict"
+        if memory is None
+        else f"curl -s {url}/v1/models/recommend:predict -d "
+        """'{"instances":[{"user_id":"ID"}]}'"""
+    )
+    return (
+        f"needledrop serves {names} ({', '.join(states)}) on {url}{grpc}; "
+        f"open it in a browser, or try: {ask}"
+    )

@@ -115,7 +115,7 @@ def _put_online_again(registry: Registry, store: str, say: Callable[[str], None]
     if champion is None:
         return
     fingerprint = Bundle.load(registry.bundle_path(champion)).fingerprint
-    feast = FactorStore.open(store)
+    feast = FactorStore.open(store, make=False)
     online = {feast.online_version(view) for view in ONLINE_VIEWS}
     if online != {fingerprint}:
         feast.publish_again(fingerprint, at=datetime.now(UTC))

@@ -31,6 +31,7 @@ def roll_back(
 
     Raises:
         NoChampion: there is nothing to roll back to.
+        StoreMissing: there is no store; nothing is made in its place.
         ArtifactBroken: the previous champion, or its factors, are no longer there.
         DeployFailed: the cluster doesn't take it; the present version goes on serving.
     """
@@ -39,8 +40,11 @@ def roll_back(
     previous = Bundle.load(registry.bundle_path(target))
     from feature_repo.store import FactorStore  # takes seconds: only when there is work for it
 
+    # Before anything is tried on a cluster: a mistyped place is refused.
+    factors = FactorStore.open(store, make=False)
+
     def put_online() -> None:
-        FactorStore.open(store).publish_again(previous.fingerprint, at=datetime.now(UTC))
+        factors.publish_again(previous.fingerprint, at=datetime.now(UTC))
 
     def move_pointer() -> Move:
         return registry.rollback(run_id=_RUN_ID)

@@ -2,10 +2,10 @@
 
 from kfp.dsl import HTML, Dataset, Input, Metrics, Output
 
-from components.step import step
+from components.step import training_step
 
 
-@step
+@training_step
 def factorize_plays(
     plays: Input[Dataset],
     split: Input[Dataset],

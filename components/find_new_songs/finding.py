@@ -20,6 +20,7 @@ def find(
 
     Raises:
         NoChampion: nothing has been promoted yet.
+        StoreMissing: there is no store; nothing is made in its place.
         TracksRejected: too many rows are broken.
         InputError: there is no folder of clips.
         FactorsRejected: another version than the champion's is online.
@@ -36,7 +37,8 @@ def find(
     search = find_clips(audio, reading.tracks.track_of().items())
     songs = np.array(list(search.path_of), dtype=np.str_)
     unknown = songs[~np.isin(songs, champion.catalogue.song_ids)]
-    published = FactorStore.open(store).published_songs(unknown, version=champion.fingerprint)
+    feast = FactorStore.open(store, make=False)
+    published = feast.published_songs(unknown, version=champion.fingerprint)
     new = unknown[~published].tolist()
     found = NewSongs(
         version=version,

@@ -18,15 +18,14 @@ def split_catalogue(
     journal: Journal,
 ) -> None:
     """Split the songs that have plays; only those with a clip can be held out."""
-    plays, tracks = Plays.load(plays_path), Tracks.load(tracks_path)
+    # The songs alone: the pairs are a hundred times as many.
+    song_ids, tracks = Plays.load_song_ids(plays_path).tolist(), Tracks.load(tracks_path)
     search = find_clips(audio, tracks.track_of().items())
     artist_of = tracks.artist_of() if tracks.artist_id is not None else None
-    split = split_songs(
-        plays.song_ids.tolist(), audible=search.path_of.keys(), artist_of=artist_of, config=config
-    )
+    split = split_songs(song_ids, audible=search.path_of.keys(), artist_of=artist_of, config=config)
     split.verify(artist_of)
     split.save(split_path)
-    played = set(plays.song_ids.tolist())
+    played = set(song_ids)
     figures = {
         "n_training_songs": len(split.train),
         "n_validation_songs": len(split.validation),

@@ -26,8 +26,9 @@ def accept(
         if (findings / "report.html").exists():
             report.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(findings / "report.html", report)
-    shutil.move(validation.plays_path, accepted_plays)
-    shutil.move(validation.tracks_path, accepted_tracks)
+    # Each whole, in the place of what an earlier attempt may have left there.
+    validation.plays.save(accepted_plays)
+    validation.tracks.save(accepted_tracks)
     journal.record(validation.metrics())
     n_users, n_songs = validation.plays.user_song.shape
     journal.say(

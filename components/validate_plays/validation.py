@@ -21,15 +21,14 @@ __all__ = ["Validation", "ValidationConfig", "validate"]
 
 @dataclass(frozen=True)
 class Validation:
-    """Plays and tracks that were accepted, and where the artifacts are.
+    """Plays and tracks that were accepted, and where the findings are.
 
     Attributes:
         plays: the accepted plays, aggregated.
         tracks: the accepted tracks, one row a song.
         summary: the figures that were judged.
         outcomes: what each expectation gave; warnings may be among the failed.
-        folder: holds report.html, validation.json, rejected_plays.tsv, rejected_tracks.tsv, and
-            the accepted data, plays/ and tracks.parquet.
+        folder: holds report.html, validation.json, rejected_plays.tsv, rejected_tracks.tsv.
     """
 
     plays: Plays = field(repr=False)
@@ -42,16 +41,6 @@ class Validation:
     def report_path(self) -> Path:
         """The self-contained HTML report."""
         return self.folder / "report.html"
-
-    @property
-    def plays_path(self) -> Path:
-        """The folder of the accepted plays, for :meth:`Plays.load`."""
-        return self.folder / "plays"
-
-    @property
-    def tracks_path(self) -> Path:
-        """The file of the accepted tracks, for :meth:`Tracks.load`."""
-        return self.folder / "tracks.parquet"
 
     def metrics(self) -> dict[str, float]:
         """Return the figures as finite numbers, for a run's metrics."""
@@ -74,7 +63,7 @@ def validate(
         plays_source: a local path, a glob or an object-store URI of triplets.
         tracks_source: the same of tracks.
         config: the limits; the defaults where None.
-        out_folder: where the artifacts go (see :class:`Validation`).
+        out_folder: where the findings go (see :class:`Validation`).
         now: the time (with a zone) that freshness is counted from; the clock's where None.
 
     Raises:
@@ -90,10 +79,7 @@ def validate(
     outcomes = outcomes_of(plays, tracks, summary, config)
     _write_findings(folder, plays, tracks, summary, outcomes, config)
     _refuse(plays, tracks, outcomes, config)
-    validation = Validation(plays.plays, tracks.tracks, summary, outcomes, folder)
-    plays.plays.save(validation.plays_path)
-    tracks.tracks.save(validation.tracks_path)
-    return validation
+    return Validation(plays.plays, tracks.tracks, summary, outcomes, folder)
 
 
 def _write_findings(

@@ -62,6 +62,14 @@ class EightBits:
         as_heard: NDArray[np.float16] = values.half().numpy()
         return as_heard
 
+    def n_beyond(self, log_mel: NDArray[np.float16]) -> int:
+        """Return how many of (t, m) values on these levels were cut: louder than full scale."""
+        values = torch.from_numpy(np.array(log_mel))
+        last = torch.from_numpy(self.step * LAST_LEVEL).half()
+        if not (values.amax(0) >= last).any():  # as nearly always, at an eighth of the time
+            return 0
+        return int(torch.count_nonzero(values >= last))
+
     def rounded(self, log_mel: NDArray[np.float16]) -> NDArray[np.float16]:
         """Return (..., t, m) float16 as it comes back from its levels; what did stays as it is."""
         return self.log_mel(self.levels(log_mel))

@@ -171,6 +171,12 @@ class Frontend:
             return log_mel
         return eight_bits(self.config).rounded(log_mel)
 
+    def n_beyond_full_scale(self, log_mel: NDArray[np.float16]) -> int:
+        """Return how many of (t, m) values, as :meth:`features` gives them, eight bits cut off."""
+        if self.config.log_mel_dtype == "float16":
+            return 0
+        return eight_bits(self.config).n_beyond(log_mel)
+
     def _power(self, waveform: NDArray[np.float32]) -> torch.Tensor:
         if waveform.ndim != 1 or len(waveform) < self.config.window_samples:
             raise ShapeMismatch(

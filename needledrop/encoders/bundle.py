@@ -100,6 +100,10 @@ class Bundle:
         """Return what the front end hears in a waveform."""
         return self._frontend.features(waveform)
 
+    def n_beyond_full_scale(self, features: ClipFeatures) -> int:
+        """Return how many values of the log-mel were cut, as samples were beyond -1 and 1."""
+        return self._frontend.n_beyond_full_scale(features.log_mel)
+
     def factors(self, features: ClipFeatures) -> NDArray[np.float32]:
         """Return (k,) float32 factors."""
         factors: NDArray[np.float32] = self.encoder.factors([features])[0]

@@ -10,6 +10,7 @@ Shape letters: U users, I songs, n rows.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class Plays:
             ArtifactBroken: a file is missing or broken, or names an id that the others don't.
         """
         path = Path(path)
-        try:
+        with _broken_plays_explained(path):
             user_ids = _texts(pq.read_table(path / "users.parquet").column("user_id"))
             by_song = pq.read_table(path / "songs.parquet")
             song_ids = _texts(by_song.column("song_id"))
@@ -129,15 +130,31 @@ class Plays:
             songs = _positions(_column(file, "song_id"), song_ids)
             counts = np.require(_column(file, "play_count").to_numpy(), np.int64, "W")
             user_song = _matrix(counts, users, songs, (len(user_ids), len(song_ids)))
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise ArtifactBroken(
-                f"expected accepted plays in {path}, but reading failed "
-                f"({' '.join(str(error).split())}); run the validation of the plays again"
-            ) from error
         dates = None
         if "last_played_at" in by_song.column_names:
             dates = by_song.column("last_played_at").to_numpy().astype("datetime64[us]")
         return cls(user_song, user_ids, song_ids, dates)
+
+    @staticmethod
+    def load_song_ids(path: Path) -> NDArray[np.str_]:
+        """Read the songs alone of what :meth:`save` wrote: (I,) str, sorted by code point.
+
+        Raises:
+            ArtifactBroken: their file is missing or broken; the others aren't looked at.
+        """
+        with _broken_plays_explained(path):
+            return _texts(pq.read_table(Path(path) / "songs.parquet").column("song_id"))
+
+
+@contextmanager
+def _broken_plays_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise ArtifactBroken(
+            f"expected accepted plays in {path}, but reading failed "
+            f"({' '.join(str(error).split())}); run the validation of the plays again"
+        ) from error
 
 
 @dataclass(frozen=True)

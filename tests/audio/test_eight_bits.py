@@ -156,6 +156,15 @@ def test_a_songs_levels_do_not_depend_on_its_shard(tmp_path, clips):
         np.testing.assert_array_equal(one.stored(song_id), all_.stored(song_id))
 
 
+def test_what_is_served_is_counted_as_what_is_stored(tmp_path):
+    waveform = np.concatenate([chord(3.0, RATE)[0], 50 * chord(2.0, RATE)[0]])
+    hearing, plain = Frontend(), Frontend(HALF)
+    n_stored = save_log_mel(tmp_path, plain.log_mel(waveform), FrontendConfig())
+    assert hearing.n_beyond_full_scale(hearing.log_mel(waveform)) == n_stored > 0
+    assert hearing.n_beyond_full_scale(hearing.log_mel(chord(3.0, RATE)[0])) == 0
+    assert plain.n_beyond_full_scale(plain.log_mel(waveform)) == 0  # float16 cuts nothing here
+
+
 def test_values_beyond_full_scale_are_counted(tmp_path):
     frontend = FrontendConfig()
     log_mel = np.ones((4, 128), np.float16)

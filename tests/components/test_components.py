@@ -150,13 +150,15 @@ def test_component_modules_import_only_what_compiling_needs(step):
     assert sorted(set(imported) - {"typing"}) == ["components.step", "kfp.dsl"]
 
 
-# The steps that can use a GPU.
-BY_NETWORK = ("train_encoder", "train_paper_model", "evaluate_paper_models", "predict_tags")
+MAY_USE_A_GPU = (
+    *("train_encoder", "train_paper_model", "evaluate_paper_models", "predict_tags"),
+    "factorize_plays",
+)
 
 
-def test_what_runs_networks_has_the_training_image_and_none_installs_anything():
+def test_what_may_use_a_gpu_has_the_training_image_and_none_installs_anything():
     for step in STEPS:
         container = component_of(step).component_spec.implementation.container
-        name = "train" if step in BY_NETWORK else "data"
+        name = "train" if step in MAY_USE_A_GPU else "data"
         assert container.image == f"needledrop-{name}:0.1.0"
         assert "pip install" not in " ".join(container.command)

@@ -188,6 +188,20 @@ def test_a_rollback_whose_version_fails_its_check_changes_nothing(world, capsys)
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_a_rollback_with_a_mistyped_store_changes_and_makes_nothing(world, capsys, on_cluster):
+    world.deploy(1)
+    world.deploy(2)
+    n_writes = len(world.api.writes)
+    missing = world.folder / "sotre"
+    where = ["--registry", str(world.folder / "registry"), "--store", str(missing)]
+    assert main(["rollback", *where, *(["--cluster"] if on_cluster else [])]) == 2
+    assert f"expected a feature store at {missing}, found none" in capsys.readouterr().err
+    assert not missing.exists()
+    assert len(world.api.writes) == n_writes
+    assert world.state() == world.agreed(2)
+
+
 def test_a_rollback_that_does_not_settle_is_taken_back(world):
     world.deploy(1)
     world.deploy(2)

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.journal import Journal
 from components.validate_plays.expectations import outcomes_of
 from components.validate_plays.limits import ValidationConfig
+from components.validate_plays.validating import accept
 from components.validate_plays.validation import validate
 from needledrop.errors import ConfigRejected, PlaysRejected, TracksRejected
 from needledrop.plays.summary import summarize
@@ -104,13 +106,13 @@ class World:
 
 def test_accepted_data_figures_and_report_are_written(world):
     validation = world.validate()
-    plays = Plays.load(validation.plays_path)
+    plays = validation.plays
     assert (
         plays.n_plays
         == validation.summary.n_plays
         == sum(int(row.rsplit("\t", 1)[1]) for row in world.plays)
     )
-    assert len(Tracks.load(validation.tracks_path)) == 19
+    assert len(validation.tracks) == 19
     findings = world.findings()
     assert findings["success"] is True
     assert findings["figures"]["n_users"] == 30
@@ -120,6 +122,30 @@ def test_accepted_data_figures_and_report_are_written(world):
     metrics = validation.metrics()
     assert metrics["n_rejected_plays"] == 0
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_an_attempt_that_is_repeated_takes_the_place_of_the_one_before(world, tmp_path):
+    accepted = [tmp_path / name for name in ("accepted_plays", "accepted_tracks")]
+    for n_tracks in (19, 18):
+        world.plays, world.tracks = world.plays[:-1], world.tracks[:n_tracks]
+        world.write()
+        accept(
+            world.plays_path,
+            world.tracks_path,
+            ValidationConfig(),
+            *accepted,
+            world.out,
+            tmp_path / "report.html",
+            Journal("validate_plays"),
+        )
+        plays = Plays.load(accepted[0])
+        assert plays.n_plays == sum(int(row.rsplit("\t", 1)[1]) for row in world.plays)
+        names = [path.name for path in sorted(accepted[0].iterdir())]
+        assert names == ["plays.parquet", "songs.parquet", "users.parquet"]
+        assert len(Tracks.load(accepted[1])) == n_tracks
+        assert sorted(path.suffix for path in world.out.iterdir()) == [
+            *(".html", ".json", ".tsv", ".tsv")
+        ]
 
 
 def test_the_report_is_self_contained_and_has_two_plots(world):
@@ -305,7 +331,9 @@ def test_the_same_data_gives_the_same_findings(world):
     world.plays += BROKEN_PLAYS
     runs = []
     for _ in range(2):
-        world.validate(TOLERANT)
+        validation = world.validate(TOLERANT)
+        validation.plays.save(world.out / "plays")
+        validation.tracks.save(world.out / "tracks.parquet")
         paths = sorted(path for path in world.out.rglob("*") if path.suffix not in ("", ".html"))
         runs.append({path.name: path.read_bytes() for path in paths})
     assert len(runs[0]) == 7

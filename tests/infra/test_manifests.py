@@ -13,7 +13,7 @@ import yaml
 
 from components.deploy_predictor import answer_check
 from components.deploy_predictor.inference_service import CONTAINER, RUNTIME, SERVICE_ACCOUNT
-from serving.__main__ import _predictor_url, _serve_parser
+from serving.options import predictor_url, serve_parser
 from serving.ranking_models import RecommendModel
 from tests.components.cluster import SOON, join, release, rollout
 from tests.infra.manifests import KUSTOMIZE, OVERLAYS, of_kind, only, rendered
@@ -134,7 +134,7 @@ def test_the_runtime_is_the_one_that_the_step_names(overlay):
     assert runtime["spec"]["supportedModelFormats"][0]["name"] == RUNTIME
     probe = container["readinessProbe"]["httpGet"]
     assert probe["path"] == f"/v2/models/{answer_check.MODEL_NAME}/ready"
-    options = _serve_parser().parse_args([*container["args"], "--registry", "somewhere"])
+    options = serve_parser().parse_args([*container["args"], "--registry", "somewhere"])
     assert [options.http_port, options.grpc_port] == [
         port["containerPort"] for port in container["ports"]
     ]
@@ -171,9 +171,9 @@ def test_the_transformer_starts_with_what_the_manifests_and_kserve_give_it(overl
     # KServe appends its own arguments, except those that are there.
     assert "--http_port" in container["args"]
     appended = ["--model_name", "needledrop", "--predictor_host", "needledrop-predictor.music"]
-    options = _serve_parser().parse_args([*container["args"], *appended])
+    options = serve_parser().parse_args([*container["args"], *appended])
     door = only(overlay, "Service", "needledrop-predictor-stable")
-    assert _predictor_url(options) == f"http://{door['metadata']['name']}"
+    assert predictor_url(options) == f"http://{door['metadata']['name']}"
     assert door["spec"]["selector"] == {"app": "isvc.needledrop-predictor"}
     [runtime] = only(overlay, "ServingRuntime")["spec"]["containers"]
     [port] = door["spec"]["ports"]
@@ -379,7 +379,7 @@ def test_the_component_of_keys_reads_them_from_a_secret_and_closes_the_transform
         jsonschema.Draft7Validator(schema).validate(service)
     transformer = service["spec"]["transformer"]
     [container] = transformer["containers"]
-    path = Path(_serve_parser().parse_args(container["args"]).api_keys)
+    path = Path(serve_parser().parse_args(container["args"]).api_keys)
     [mount] = [one for one in container["volumeMounts"] if one["name"] == "api-keys"]
     assert Path(mount["mountPath"]) == path.parent
     [volume] = [one for one in transformer["volumes"] if one["name"] == "api-keys"]
@@ -400,7 +400,7 @@ def test_the_component_of_tokens_reads_public_keys_and_says_whom_they_are_for(tm
         jsonschema.Draft7Validator(schema).validate(service)
     transformer = service["spec"]["transformer"]
     [container] = transformer["containers"]
-    path = Path(_serve_parser().parse_args(container["args"]).jwt_keys)
+    path = Path(serve_parser().parse_args(container["args"]).jwt_keys)
     [mount] = [one for one in container["volumeMounts"] if one["name"] == "jwt"]
     assert Path(mount["mountPath"]) == path.parent
     [volume] = [one for one in transformer["volumes"] if one["name"] == "jwt"]

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import components.push
 from serving import metrics
-from serving.__main__ import _serve_parser
+from serving.options import serve_parser
 from serving.ranking_models import FactorsModel, RecommendModel
 from tests.components.test_push import Gateway
 from tests.infra.manifests import (
@@ -152,7 +152,7 @@ def labels_of(metric: prometheus_client.metrics.MetricWrapperBase) -> set[str]:
 def test_staleness_is_alerted_after_the_answers_say_so(overlay):
     [rule] = [one for one in rules(overlay) if one["alert"] == "NeedledropStoreStale"]
     threshold = float(rule["expr"].rpartition(">")[2])
-    options = _serve_parser().parse_args([])
+    options = serve_parser().parse_args([])
     longest_pause = 30  # between two looks at a store that is away: the gauge is set at each
     assert threshold > options.stale_seconds + longest_pause
 

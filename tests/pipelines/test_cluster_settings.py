@@ -79,46 +79,51 @@ def test_secrets_are_named_and_never_written_down(file, task, label):
         assert not any(word in name for word in ("token", "password", "secret"))
 
 
-def test_the_networks_training_asks_for_gpus_by_parameter_and_for_shared_memory():
+def test_training_and_factorisation_ask_for_gpus_by_parameter_and_for_shared_memory():
     [file] = [file for file in FILES if file.stem == "needledrop-train"]
     pipeline, platform = documents(file)
     labels = {task["taskInfo"]["name"]: label for task, label in tasks_of(pipeline)}
+    containers = {
+        name: pipeline["deploymentSpec"]["executors"][label]["container"]
+        for name, label in labels.items()
+    }
     accelerators = {
         name: accelerator
-        for name, label in labels.items()
-        if (
-            accelerator := pipeline["deploymentSpec"]["executors"][label]["container"][
-                "resources"
-            ].get("accelerator")
-        )
+        for name, container in containers.items()
+        if (accelerator := container["resources"].get("accelerator"))
     }
-    assert set(accelerators) == {"train-encoder-cnn"}
-    assert accelerators["train-encoder-cnn"]["resourceType"] == GPU
-    assert "n_gpus" in accelerators["train-encoder-cnn"]["resourceCount"]
-    # Kubeflow's driver reads a text here and nothing else.
-    parameter = pipeline["root"]["inputDefinitions"]["parameters"]["n_gpus"]
-    assert (parameter["parameterType"], parameter["defaultValue"]) == ("STRING", "0")
+    asked_by = {"train-encoder-cnn": "n_gpus", "factorize-plays": "n_factorization_gpus"}
+    assert set(accelerators) == set(asked_by)
+    for name, asked in asked_by.items():
+        assert accelerators[name]["resourceType"] == GPU
+        assert f"--{asked}'" in accelerators[name]["resourceCount"]
+        # Kubeflow's driver reads a text here and nothing else.
+        parameter = pipeline["root"]["inputDefinitions"]["parameters"][asked]
+        assert (parameter["parameterType"], parameter["defaultValue"]) == ("STRING", "0")
+        assert "train:" in containers[name]["image"]  # it has CUDA
     for name in ("train-encoder-cnn", "train-encoder-linear"):
         mounts = {mount["mountPath"]: mount for mount in platform[labels[name]]["emptyDirMounts"]}
         assert mounts["/dev/shm"]["medium"] == "Memory"
 
 
-def test_every_step_with_networks_of_the_paper_asks_for_gpus_and_has_their_image():
+def test_every_step_of_the_paper_that_may_use_a_gpu_asks_for_it_and_has_their_image():
     [file] = [file for file in FILES if file.stem == "needledrop-reproduce-paper"]
     pipeline, _ = documents(file)
     executors = pipeline["deploymentSpec"]["executors"]
-    with_networks = {
+    with_gpu = {
         label.removeprefix("exec-").removesuffix("-2")
         for _, label in tasks_of(pipeline)
         if "accelerator" in executors[label]["container"]["resources"]
     }
-    assert with_networks == {"train-paper-model", "evaluate-paper-models", "predict-tags"}
+    with_networks = {"train-paper-model", "evaluate-paper-models", "predict-tags"}
+    assert with_gpu == {*with_networks, "factorize-plays"}
     for _, label in tasks_of(pipeline):
         container = executors[label]["container"]
         has_gpu = "accelerator" in container["resources"]
         assert ("train:" in container["image"]) == has_gpu, label
         if has_gpu:
-            assert "n_gpus" in container["resources"]["accelerator"]["resourceCount"]
+            asked = "n_factorization_gpus" if "factorize" in label else "n_gpus"
+            assert f"--{asked}'" in container["resources"]["accelerator"]["resourceCount"]
 
 
 @pytest.mark.parametrize(("file", "task", "label"), STEPS_OF)

@@ -94,6 +94,8 @@ def test_a_value_out_of_range_is_named_as_it_was_typed():
     for values, start in [
         ({"n_factors": -3}, "n_factors: expected 1 to 4096"),
         ({"split_kind": "foo"}, "split_kind: expected 'random' or 'artist'"),
+        ({"n_gpus": "100"}, "n_gpus: expected 0 to 99, written as a text, got '100'"),
+        ({"n_factorization_gpus": "2"}, "n_factorization_gpus: expected 0 to 1, written as a text"),
     ]:
         with pytest.raises(ConfigRejected) as caught:
             checked(values, KNOWN)

@@ -14,7 +14,13 @@ from components.score_new_songs.scoring import score as score_found
 from feature_repo.new_songs import add_songs
 from feature_repo.store import FactorStore
 from needledrop.encoders.bundle import Bundle
-from needledrop.errors import FactorsRejected, InputError, NoChampion, RegistryConflict
+from needledrop.errors import (
+    FactorsRejected,
+    InputError,
+    NoChampion,
+    RegistryConflict,
+    StoreMissing,
+)
 from needledrop.promotion.registry import Registry
 from pipelines.__main__ import main
 from tests.pipelines.new_songs import BROKEN, N_NEW, NEW, make_data, publish
@@ -50,6 +56,15 @@ def scored(world) -> Path:
     (out / "report" / "evaluation.html").write_text("of the training")
     assert score(data, out) == 0
     return out
+
+
+def test_no_store_is_made_where_songs_are_to_be_found(world, tmp_path):
+    data, out, _ = world
+    missing = tmp_path / "sotre"
+    places = (data / "tracks.csv", data / "audio", out / "registry", str(missing))
+    with pytest.raises(StoreMissing, match=f"expected a feature store at {missing}"):
+        find(*map(str, places), 0.01, Journal("test"))
+    assert not missing.exists()
 
 
 def test_new_songs_get_the_champions_factors_online(scored, world):

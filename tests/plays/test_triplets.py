@@ -640,6 +640,18 @@ def test_broken_artifacts_are_refused(tmp_path):
         Plays.load(tmp_path / "fewer")
 
 
+def test_the_songs_are_read_without_the_pairs(tmp_path):
+    toy_plays().save(tmp_path / "plays")
+    for name in ("plays", "users"):
+        (tmp_path / "plays" / f"{name}.parquet").unlink()
+    song_ids = Plays.load_song_ids(tmp_path / "plays")
+    assert song_ids.dtype.kind == "U"
+    assert song_ids.tolist() == toy_plays().song_ids.tolist()
+    (tmp_path / "plays" / "songs.parquet").unlink()
+    with pytest.raises(ArtifactBroken, match="run the validation of the plays again"):
+        Plays.load_song_ids(tmp_path / "plays")
+
+
 def test_ids_that_do_not_fit_the_matrix_are_refused():
     with pytest.raises(ShapeMismatch, match="got 1 users, 3 songs and 3 dates"):
         Plays(toy_plays().user_song, np.array(["ana"]), toy_plays().song_ids)

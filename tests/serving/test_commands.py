@@ -82,6 +82,26 @@ def test_what_can_not_be_a_registry_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_what_can_not_be_a_store_is_refused_and_none_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run" / "store").mkdir(parents=True)
+    (tmp_path / "registry").mkdir()
+    for store, words in (
+        (
+            tmp_path / "sotre",
+            "expected the folder of a feature store, found none; look at its name",
+        ),
+        (tmp_path / "file", "a folder, got a file"),
+        (tmp_path / "run", f"give --store {tmp_path / 'run' / 'store'}"),
+    ):
+        result = command("--registry", str(tmp_path / "registry"), "--store", str(store))
+        check_failure(result, 1, f"--store {store}: expected", words)
+        assert result.stderr.count("\n") == 1
+    elsewhere = command("--store", "gs://models/store", "--predictor", "http://localhost:1")
+    check_failure(elsewhere, 1, "S3 interface")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "registry", "run"]
+
+
 def test_wrong_options_are_named(tmp_path: Path) -> None:
     registry = ("--registry", str(tmp_path), "--host", "127.0.0.1", "--no-grpc")
     check_failure(command(), 2, "--registry")

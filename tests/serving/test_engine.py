@@ -25,7 +25,7 @@ from serving.champion import ChampionFollower
 from serving.client import Client
 from serving.engine import agreement, engine_name, with_engine
 from serving.rehearsal import least_cosine
-from serving.server import ServerConfig
+from serving.server_config import ServerConfig
 from tests.serving.world import PREDICT, Server, make_bundle, register
 
 

@@ -1,11 +1,20 @@
 """What Prometheus scrapes from the predictor."""
 
 import base64
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.encoders.bundle import Bundle
-from tests.serving.world import N_FACTORS, N_SONGS, PREDICT, Server
+from tests.serving.world import (
+    N_FACTORS,
+    N_SONGS,
+    PREDICT,
+    Server,
+    float_wav_bytes,
+    waveform,
+)
 
 
 def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> None:
@@ -42,6 +51,31 @@ def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> N
     assert server.metric("needledrop_requests_in_flight") == 0
 
 
+def test_clips_beyond_full_scale_are_counted_as_extraction_counts_them(
+    server: Server, bundle: Bundle, tmp_path: Path
+) -> None:
+    names = [f"needledrop_{what}_beyond_full_scale_total" for what in ("clips", "values")]
+
+    def counts_after(*clips: bytes) -> list[float]:
+        before = [server.metric(name) for name in names]
+        instances = [{"audio": base64.b64encode(clip).decode()} for clip in clips]
+        assert server.post(PREDICT, {"instances": instances}).status == 200
+        return [server.metric(name) - old for name, old in zip(names, before, strict=True)]
+
+    loud = float_wav_bytes(40 * waveform(4))
+    (tmp_path / "loud.wav").write_bytes(loud)
+    config = ExtractionConfig(n_processes=1)
+    extracted = extract_features(
+        {"SO": tmp_path / "loud.wav"}, tmp_path / "shards", tmp_path / "features.json", config
+    )
+    assert extracted.n_beyond_full_scale > 0
+    assert counts_after(float_wav_bytes(waveform(4)), loud) == [1, extracted.n_beyond_full_scale]
+    log_mel = extracted["SO"].log_mel.tolist()
+    before = server.metric(names[1])
+    assert server.post(PREDICT, {"instances": [{"log_mel": log_mel}]}).status == 200
+    assert server.metric(names[1]) - before == extracted.n_beyond_full_scale
+
+
 def test_the_bundle_that_answers_is_named(server: Server, bundle: Bundle) -> None:
     told = server.metric(
         "needledrop_bundle_info",
@@ -67,6 +101,8 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_stage_duration_seconds",
         "needledrop_clips",
         "needledrop_audio_seconds",
+        "needledrop_clips_beyond_full_scale",
+        "needledrop_values_beyond_full_scale",
         "needledrop_requests_in_flight",
         "needledrop_bundle_info",
         "needledrop_engine_info",

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -63,6 +64,14 @@ def wav_bytes(samples: NDArray[np.float32], rate_hz: int = RATE_HZ, sample_bytes
         else:
             writer.writeframes((samples * 32_767).astype("<i2").tobytes())
     return file.getvalue()
+
+
+def float_wav_bytes(samples: NDArray[np.float32], rate_hz: int = RATE_HZ) -> bytes:
+    """A mono WAV of 32-bit floats, which may lie beyond full scale."""
+    content = samples.astype("<f4").tobytes()
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate_hz, 4 * rate_hz, 4, 32)
+    body = b"WAVE" + head + struct.pack("<4sI", b"data", len(content)) + content
+    return struct.pack("<4sI", b"RIFF", len(body)) + body
 
 
 def encoded_bytes(samples: NDArray[np.float32], container: str, codec: str) -> bytes:
