@@ -173,6 +173,46 @@ def test_the_same_command_again_finds_it_done(files, tmp_path, capsys):
     assert "12 files; 9 speak for a song" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name", ["plays.parquet", "tags.parquet", "rejected.tsv", "audio", "join_report.json"]
+)
+def test_what_was_taken_away_is_written_again(files, tmp_path, name):
+    out = tmp_path / "out"
+    report = imported(files, out)
+    kept = {path.name: path.read_bytes() for path in out.glob("[!.]*.*")}
+    (out / name).unlink()
+    assert imported(files, out) == report
+    assert (out / "audio").readlink() == Path(files["clips"])
+    assert {path.name: path.read_bytes() for path in out.glob("[!.]*.*")} == kept
+    if name != "audio":
+        (out / name).write_bytes(kept[name][:9])
+        assert imported(files, out) == report
+        assert {path.name: path.read_bytes() for path in out.glob("[!.]*.*")} == kept
+
+
+def test_a_report_of_another_shape_is_no_report(files, tmp_path):
+    report = imported(files, tmp_path / "out")
+    path = tmp_path / "out" / "join_report.json"
+    whole = json.loads(path.read_text())
+    for content in ([], None, {**whole, "songs_by_day": {}}, {**whole, "sizes": 3}):
+        path.write_text(json.dumps(content))
+        assert imported(files, tmp_path / "out") == report
+        assert json.loads(path.read_text()) == whole
+
+
+def test_what_is_damaged_in_its_state_is_read_again(files, tmp_path):
+    out = tmp_path / "out"
+    report = imported(files, out)
+    paths = [path for path in out.glob(".import/*/*") if path.name != "rejected.tsv"]
+    assert len(paths) >= 12
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:10])
+        (out / "join_report.json").unlink()
+        assert imported(files, out) == report
+        assert path.stat().st_size == len(whole)
+
+
 def test_clips_in_a_store_are_named(files, tmp_path, capsys, s3):
     bucket = s3.new_bucket()
     for number in (0, 5):
