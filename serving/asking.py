@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.regions import meant_by
+from needledrop.plays.checks import PlaysConfig
+from needledrop.plays.rules import expected_id, id_pattern
 from needledrop.ranking.recommender import Listener, Listing
 from needledrop.ranking.song_index import Filters
 from serving.kserve_api import InferRequest, InferResponse
 from serving.limits import ServingLimits
 from serving.model import Form, UnreadBody
-from serving.parameters import MOST_YEAR, REGION, Parameter, parameters_of
+from serving.parameters import MOST_YEAR, REGION_CODES, Parameter, parameters_of
 from serving.refusals import Refused
 from serving.request_id import current_request_id
 from serving.schema import (
@@ -33,7 +36,7 @@ from serving.schema import (
     parsed_json,
     shown,
 )
-from serving.v2 import clips_from_tensor
+from serving.v2 import check_clips_shape, clips_from_tensor
 from serving.v2_tensors import (
     Tensor,
     V2Request,
@@ -46,9 +49,13 @@ from serving.v2_tensors import (
 )
 
 MOST_ID_CHARACTERS = 256
+TEXT_CHARACTER = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]"
+NEW_ID = id_pattern(PlaysConfig.max_id_chars).replace(r"\A", "^").replace(r"\Z", "$")
 NUMBER_AS_TEXT = r"[01]?(\.\d{1,6})?(?<=\d)"
-_REGION = re.compile(REGION)
+_YEAR_TYPES = {"INT32": "<i4", "INT64": "<i8"}
 _NUMBER = re.compile(NUMBER_AS_TEXT)
+_TEXT = re.compile(f"{TEXT_CHARACTER}{{0,{MOST_ID_CHARACTERS}}}")
+_NEW_ID = re.compile(id_pattern(PlaysConfig.max_id_chars))
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,11 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
     """
     given = _Parameters(asked.parameters, parameters_of(limits))
     region = given.text("region")
-    if region and not _REGION.fullmatch(region):
+    if region not in REGION_CODES:  # where nothing could be blocked, everything would be listed
         raise Refused(
             "malformed",
-            f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}",
+            f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}"
+            + meant_by(region),
         )
     return Listing(
         k=given.count("k"),
@@ -264,7 +272,9 @@ def _asked_from_v2(request: V2Request, form: Form, limits: ServingLimits) -> Ask
         raise Refused("malformed", f"inputs: expected some of {', '.join(form.fields)}, got none")
     if {"audio", "log_mel"} <= by_name.keys():
         raise Refused("malformed", "inputs: expected either audio or log_mel, got both")
-    lengths = {name: tensor.shape[0] if tensor.shape else 0 for name, tensor in by_name.items()}
+    for tensor in by_name.values():
+        _check_shape(tensor)
+    lengths = {name: tensor.shape[0] for name, tensor in by_name.items()}
     if len(set(lengths.values())) != 1:
         raise Refused(
             "wrong_shape",
@@ -291,19 +301,30 @@ def _asked_from_v2(request: V2Request, form: Form, limits: ServingLimits) -> Ask
     return Asked(tuple(members), parameters, request_id, is_v1=False, say=say)
 
 
+def _check_shape(tensor: Tensor) -> None:
+    """Refuse a tensor of another type than its field's, or of more or fewer axes."""
+    if tensor.name in ("audio", "log_mel"):
+        return check_clips_shape(tensor)
+    types, shape = {
+        "year": (tuple(_YEAR_TYPES), "[n]"),
+        "liked": (("BYTES",), "[n, m]"),
+    }.get(tensor.name, (("BYTES",), "[n]"))
+    if tensor.datatype not in types or len(tensor.shape) != shape.count(",") + 1:
+        raise Refused(
+            "wrong_shape",
+            f"{tensor.name}: expected {' or '.join(types)} of shape {shape}, got "
+            f"{shown(tensor.datatype)} of shape {shown_shape(tensor.shape)}",
+        )
+    return None
+
+
 def _column(tensor: Tensor, limits: ServingLimits) -> list[Any]:
     """Return a tensor's rows: clips, texts, tuples of texts, or numbers."""
     if tensor.name in ("audio", "log_mel"):
         return list(clips_from_tensor(tensor, limits))
     if tensor.name == "year":
         return _years(tensor)
-    n_axes = 2 if tensor.name == "liked" else 1
-    if tensor.datatype != "BYTES" or len(tensor.shape) != n_axes:
-        raise Refused(
-            "wrong_shape",
-            f"{tensor.name}: expected BYTES of shape {'[n, m]' if n_axes == 2 else '[n]'}, got "
-            f"{shown(tensor.datatype)} of shape {shown_shape(tensor.shape)}",
-        )
+    n_axes = len(tensor.shape)
     if n_axes == 2 and tensor.shape[1] > limits.max_liked:
         raise _too_many_liked(tensor.name, limits)
     data = tensor.data
@@ -319,12 +340,9 @@ def _column(tensor: Tensor, limits: ServingLimits) -> list[Any]:
 
 
 def _years(tensor: Tensor) -> list[int]:
-    dtypes = {"INT32": "<i4", "INT64": "<i8"}
-    if tensor.datatype not in dtypes or len(tensor.shape) != 1:
-        raise Refused("wrong_shape", f"{tensor.name}: expected INT32 or INT64 of shape [n]")
     values: list[Any] = list(tensor.data)
     if tensor.raw is not None:
-        dtype = np.dtype(dtypes[tensor.datatype])
+        dtype = np.dtype(_YEAR_TYPES[tensor.datatype])
         if len(tensor.raw) != tensor.shape[0] * dtype.itemsize:
             raise Refused("wrong_shape", f"{tensor.name}: its bytes don't fit its shape")
         values = np.frombuffer(tensor.raw, dtype).tolist()
@@ -345,13 +363,27 @@ def _as_text(element: Any, name: str) -> Any:
 def _checked_text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise Refused("malformed", f"{place}: expected text, got {kind_of(value)}")
-    if len(value) > MOST_ID_CHARACTERS or not value.isprintable():
+    if not _TEXT.fullmatch(value):
         raise Refused(
             "malformed",
-            f"{place}: expected at most {MOST_ID_CHARACTERS} printable characters, got "
-            f"{shown(value)}",
+            f"{place}: expected at most {MOST_ID_CHARACTERS} characters, none of them a control "
+            f"character, got {shown(value)}",
         )
     return value
+
+
+def check_new_id(member: Member, name: str) -> None:
+    """Refuse the id of a new song or its artist that no plays or tracks could have.
+
+    Raises:
+        Refused: it is none.
+    """
+    if not _NEW_ID.match(text := member.text(name)):
+        raise Refused(
+            "malformed",
+            f"{member.place}.{name}: expected {expected_id(PlaysConfig.max_id_chars)}, got "
+            f"{shown(text)}",
+        )
 
 
 def _checked_year(value: Any, place: str) -> int:

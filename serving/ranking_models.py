@@ -33,6 +33,7 @@ from serving.asking import (
     Asked,
     Member,
     asked_from,
+    check_new_id,
     listing_from,
     moment_from,
     n_nearest_from,
@@ -335,6 +336,9 @@ class NewSongsModel(_RankingModel):
         for member in payload.members:
             if member.clip is None or not member.text("song_id"):
                 raise Refused("malformed", f"{member.place}: expected a song_id and its clip")
+            check_new_id(member, "song_id")
+            if member.text("artist_id"):
+                check_new_id(member, "artist_id")
         if len(set(ids)) != len(ids):
             raise Refused("malformed", "expected each song_id once in a request")
         facts = [
