@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 
 from needledrop.errors import ConfigRejected, NeedledropError
+from serving.ports import check_port
 
 _EXAMPLES = """\
 examples:
@@ -60,7 +60,7 @@ def _serve(arguments: list[str]) -> None:
     if options.registry:
         _check_registry(options.registry)
     for port in [options.http_port] if options.no_grpc else [options.http_port, options.grpc_port]:
-        _check_port(options.host, port)
+        check_port(options.host, port)
     # Feast sets these for its own server, and a child inherits them: this process's metrics would
     # become files in a folder of that one.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
@@ -285,21 +285,6 @@ def _predictor_url(options: argparse.Namespace) -> str | None:
     if not url.startswith(("http://", "https://")):
         raise ConfigRejected(f"--predictor: expected http://host:port, got {url!r}")
     return url
-
-
-def _check_port(host: str, port: int) -> None:
-    """Find out now, and not after the seconds that KServe and torch take to import."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed a moment ago is free
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "expected 0 to 65535"
-            raise ConfigRejected(
-                f"port {port} on {host} can't be listened on ({reason}); stop what uses it, or "
-                "name another with --http-port and --grpc-port"
-            ) from None
 
 
 def _ask(arguments: list[str]) -> None:

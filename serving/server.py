@@ -5,6 +5,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from logging import WARNING
 from pathlib import Path
 from types import FrameType
@@ -43,6 +44,7 @@ from serving.model import ServedModel, UnreadBody
 from serving.openapi import page_of
 from serving.page.clips import LocalClips
 from serving.page.routes import PageRoutes, PageSources
+from serving.ports import listening, not_free
 from serving.predictor import FactorPredictor
 from serving.ranking_models import (
     FactorsModel,
@@ -135,6 +137,11 @@ class ServerConfig:
         for port in (self.http_port, *([] if self.grpc_port is None else [self.grpc_port])):
             if not 1 <= port <= 65535:
                 raise ConfigRejected(f"port: expected 1 to 65535, got {port}")
+        if self.http_port == self.grpc_port:
+            raise ConfigRejected(
+                f"expected two ports, got {self.http_port} for HTTP and gRPC alike; name another "
+                "with --grpc-port, or leave gRPC out with --no-grpc"
+            )
 
 
 def serve(config: ServerConfig) -> None:
@@ -241,16 +248,12 @@ class PredictorServer(ModelServer):
         self._refuse_alike()
         self._measure_once()
         self._stop_together()
-        if config.grpc_port is not None:
-            self._grpc_server = GrpcDoor(
-                f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
-                self.dataplane,
-                self.model_repository_extension,
-                config.limits,
-                config.grace_seconds,
-                config.keys,
-            )
-            self.servers.append(self._grpc_server.start())
+        try:
+            self._take_ports(config)
+        except ConfigRejected:
+            for server in self.servers:
+                server.close()
+            raise
         loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         companions = [asyncio.create_task(self._announce())]
         if self._parts.follower is not None:
@@ -265,6 +268,27 @@ class PredictorServer(ModelServer):
             for companion in companions:
                 companion.cancel()
             loader.shutdown(wait=False, cancel_futures=True)
+
+    def _take_ports(self, config: ServerConfig) -> None:
+        """Listen: another server may have been started since the ports were looked at."""
+        taken = listening(config.host, config.http_port)
+        uvicorn = self._rest_server._server
+        uvicorn.serve = partial(uvicorn.serve, sockets=[taken])
+        if config.grpc_port is None:
+            return
+        try:
+            self._grpc_server = GrpcDoor(
+                f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
+                self.dataplane,
+                self.model_repository_extension,
+                config.limits,
+                config.grace_seconds,
+                config.keys,
+            )
+        except RuntimeError:  # gRPC says no more
+            taken.close()
+            raise not_free(config.host, config.grpc_port, "Address already in use") from None
+        self.servers.append(self._grpc_server.start())
 
     def stop(self, sig: int) -> None:
         """Let both servers end what they have accepted, and take nothing new.
