@@ -14,6 +14,8 @@ ENGINE_NAMES = ("onnx", EAGER)
 #: What may be amiss, and what that means.
 REASONS = {
     "no_champion": "nothing has been promoted yet, or it can't be loaded: no clip is heard",
+    "champion_refused": "the registry's champion is broken or fails its rehearsal: the one before "
+    "it answers",
     "nothing_published": "the store has nothing published yet: no list is answered",
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
@@ -36,6 +38,7 @@ def status_of(
     is_stale = memory is not None and memory.is_stale
     amiss = {
         "no_champion": follower is not None and champion is None,
+        "champion_refused": follower is not None and champion is not None and follower.is_behind,
         "nothing_published": memory is not None and known is None,
         "store_away": is_stale,
         "swapping": champion_version is not None
