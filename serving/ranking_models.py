@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feature_repo.facts import SongFacts
 from needledrop.encoders.catalogue import AUDIO, USAGE
-from needledrop.errors import ArtifactBroken, StoreUnreachable
+from needledrop.errors import ArtifactBroken, DiskFull, StoreUnreachable
 from needledrop.ranking.recommender import Listing, Ranked
 from serving import metrics, tracing
 from serving.answers import (
@@ -41,6 +41,7 @@ from serving.asking import (
 from serving.encoding import Encoding
 from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
+from serving.logs import log_failure
 from serving.memory import Knowledge, Memory, facts_of_song
 from serving.model import Form, ServedModel, UnreadBody
 from serving.refusals import Refused
@@ -391,7 +392,8 @@ class NewSongsModel(_RankingModel):
             try:
                 with metrics.stage("store"):
                     added.append(await self.memory.add_song(song_id, row, version, known))
-            except (StoreUnreachable, ArtifactBroken) as error:
+            except (StoreUnreachable, ArtifactBroken, DiskFull) as error:
+                log_failure("song_not_stored", error)
                 raise Refused(
                     "no_store",
                     f"{song_id} could not be stored, nothing of it was kept; send it again in a "

@@ -462,7 +462,9 @@ def ready_line(
             if known
             else "nothing published yet"
         )
-    names = MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners"
+    names = (
+        MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners, new-songs"
+    )
     ask = (
         """(printf '{"instances":[{"audio":"'; base64 -w0 CLIP; printf '"}]}') | """
         f"curl -s --data-binary @- {url}/v1/models/{MODEL_NAME}:predict"
