@@ -59,7 +59,8 @@ class StoreAdding(KeptViews):
 
         Raises:
             FactorsRejected: a check failed, or another version is published; nothing was written.
-            ArtifactBroken: nothing is published, the disk is full, or the store is held.
+            ArtifactBroken: nothing is published, or the store is held.
+            DiskFull: there is no space.
         """
         view, key = "song_factors", KEYS["song_factors"]
         part = checked_part(version, at)

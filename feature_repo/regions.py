@@ -16,6 +16,15 @@ _CODES = (
     "SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM "
     "US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW "
 )
+REGIONS = frozenset(_CODES.split())
+
+# ISO leaves these to whoever needs one: XK is Kosovo in most tables of addresses. A listener may be
+# there; nothing can be blocked there, since everyone means something else.
+USER_ASSIGNED = frozenset(
+    ["AA", "ZZ", *(f"Q{letter}" for letter in "MNOPQRSTUVWXYZ")]
+    + [f"X{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+)
+_MEANT = {"UK": "; the United Kingdom is GB", "EL": "; Greece is GR"}
 
 
 def checked_regions(codes: Iterable[str]) -> frozenset[str]:
@@ -25,9 +34,14 @@ def checked_regions(codes: Iterable[str]) -> frozenset[str]:
         ConfigRejected: one is none of ISO 3166-1's.
     """
     plain = {str(code).upper() for code in codes}
-    if unknown := sorted(plain - frozenset(_CODES.split())):
+    if unknown := sorted(plain - REGIONS):
         raise ConfigRejected(
             f"expected regions as two-letter codes of ISO 3166-1, such as SE, got {unknown[0]!r}"
-            + ("; the United Kingdom is GB" if unknown[0] == "UK" else "")
+            + meant_by(unknown[0])
         )
     return frozenset(plain)
+
+
+def meant_by(code: str) -> str:
+    """Say, for the end of a sentence, which region a code that is none of ISO's stands for."""
+    return _MEANT.get(code.upper(), "")

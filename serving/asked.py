@@ -4,11 +4,14 @@ A request has members, each about one listener, song or clip. In V1 a member is 
 it is a row of each input tensor. Texts that a member doesn't have are "" in a tensor.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from needledrop.plays.checks import PlaysConfig
+from needledrop.plays.rules import expected_id, id_pattern
 from needledrop.ranking.recommender import Listener
 from serving.kserve_api import InferResponse
 from serving.limits import ServingLimits
@@ -17,6 +20,10 @@ from serving.refusals import Refused
 from serving.schema import Clip, check_n_clips, is_count, kind_of, shown
 
 MOST_ID_CHARACTERS = 256
+TEXT_CHARACTER = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]"
+NEW_ID = id_pattern(PlaysConfig.max_id_chars).replace(r"\A", "^").replace(r"\Z", "$")
+_TEXT = re.compile(f"{TEXT_CHARACTER}{{0,{MOST_ID_CHARACTERS}}}")
+_NEW_ID = re.compile(id_pattern(PlaysConfig.max_id_chars))
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,27 @@ def checked_text(value: Any, place: str) -> str:
     """Return a text; refuse anything else, one that is too long, and what can't be shown."""
     if not isinstance(value, str):
         raise Refused("malformed", f"{place}: expected text, got {kind_of(value)}")
-    if len(value) > MOST_ID_CHARACTERS or not value.isprintable():
+    if not _TEXT.fullmatch(value):
         raise Refused(
             "malformed",
-            f"{place}: expected at most {MOST_ID_CHARACTERS} printable characters, got "
-            f"{shown(value)}",
+            f"{place}: expected at most {MOST_ID_CHARACTERS} characters, none of them a control "
+            f"character, got {shown(value)}",
         )
     return value
+
+
+def check_new_id(member: Member, name: str) -> None:
+    """Refuse the id of a new song or its artist that no plays or tracks could have.
+
+    Raises:
+        Refused: it is none.
+    """
+    if not _NEW_ID.match(text := member.text(name)):
+        raise Refused(
+            "malformed",
+            f"{member.place}.{name}: expected {expected_id(PlaysConfig.max_id_chars)}, got "
+            f"{shown(text)}",
+        )
 
 
 def checked_year(value: Any, place: str) -> int:

@@ -23,7 +23,7 @@ from serving.model import Form
 from serving.refusals import Refused
 from serving.request_id import current_request_id
 from serving.schema import checked_object, shown
-from serving.v2 import clips_from_tensor
+from serving.v2 import check_clips_shape, clips_from_tensor
 from serving.v2_tensors import (
     Tensor,
     V2Request,
@@ -32,6 +32,8 @@ from serving.v2_tensors import (
     response,
     shown_shape,
 )
+
+_YEAR_TYPES = {"INT32": "<i4", "INT64": "<i8"}
 
 
 def asked_from_v2(request: V2Request, form: Form, limits: ServingLimits) -> Asked:
@@ -54,7 +56,9 @@ def asked_from_v2(request: V2Request, form: Form, limits: ServingLimits) -> Aske
         raise Refused("malformed", f"inputs: expected some of {', '.join(form.fields)}, got none")
     if {"audio", "log_mel"} <= by_name.keys():
         raise Refused("malformed", "inputs: expected either audio or log_mel, got both")
-    lengths = {name: tensor.shape[0] if tensor.shape else 0 for name, tensor in by_name.items()}
+    for tensor in by_name.values():
+        _check_shape(tensor)
+    lengths = {name: tensor.shape[0] for name, tensor in by_name.items()}
     if len(set(lengths.values())) != 1:
         raise Refused(
             "wrong_shape",
@@ -81,19 +85,30 @@ def asked_from_v2(request: V2Request, form: Form, limits: ServingLimits) -> Aske
     return Asked(tuple(members), parameters, request_id, is_v1=False, say=say)
 
 
+def _check_shape(tensor: Tensor) -> None:
+    """Refuse a tensor of another type than its field's, or of more or fewer axes."""
+    if tensor.name in ("audio", "log_mel"):
+        return check_clips_shape(tensor)
+    types, shape = {
+        "year": (tuple(_YEAR_TYPES), "[n]"),
+        "liked": (("BYTES",), "[n, m]"),
+    }.get(tensor.name, (("BYTES",), "[n]"))
+    if tensor.datatype not in types or len(tensor.shape) != shape.count(",") + 1:
+        raise Refused(
+            "wrong_shape",
+            f"{tensor.name}: expected {' or '.join(types)} of shape {shape}, got "
+            f"{shown(tensor.datatype)} of shape {shown_shape(tensor.shape)}",
+        )
+    return None
+
+
 def _column(tensor: Tensor, limits: ServingLimits) -> list[Any]:
     """Return a tensor's rows: clips, texts, tuples of texts, or numbers."""
     if tensor.name in ("audio", "log_mel"):
         return list(clips_from_tensor(tensor, limits))
     if tensor.name == "year":
         return _years(tensor)
-    n_axes = 2 if tensor.name == "liked" else 1
-    if tensor.datatype != "BYTES" or len(tensor.shape) != n_axes:
-        raise Refused(
-            "wrong_shape",
-            f"{tensor.name}: expected BYTES of shape {'[n, m]' if n_axes == 2 else '[n]'}, got "
-            f"{shown(tensor.datatype)} of shape {shown_shape(tensor.shape)}",
-        )
+    n_axes = len(tensor.shape)
     if n_axes == 2 and tensor.shape[1] > limits.max_liked:
         raise too_many_liked(tensor.name, limits)
     data = tensor.data
@@ -109,12 +124,9 @@ def _column(tensor: Tensor, limits: ServingLimits) -> list[Any]:
 
 
 def _years(tensor: Tensor) -> list[int]:
-    dtypes = {"INT32": "<i4", "INT64": "<i8"}
-    if tensor.datatype not in dtypes or len(tensor.shape) != 1:
-        raise Refused("wrong_shape", f"{tensor.name}: expected INT32 or INT64 of shape [n]")
     values: list[Any] = list(tensor.data)
     if tensor.raw is not None:
-        dtype = np.dtype(dtypes[tensor.datatype])
+        dtype = np.dtype(_YEAR_TYPES[tensor.datatype])
         if len(tensor.raw) != tensor.shape[0] * dtype.itemsize:
             raise Refused("wrong_shape", f"{tensor.name}: its bytes don't fit its shape")
         values = np.frombuffer(tensor.raw, dtype).tolist()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from feature_repo.regions import meant_by
 from needledrop.ranking.recommender import Listing
 from needledrop.ranking.song_index import Filters
 from serving.asked import Asked
@@ -13,13 +14,12 @@ from serving.asked_v2 import asked_from_v2
 from serving.kserve_api import InferRequest
 from serving.limits import ServingLimits
 from serving.model import Form, UnreadBody
-from serving.parameters import REGION, Parameter, parameters_of
+from serving.parameters import REGION_CODES, Parameter, parameters_of
 from serving.refusals import Refused
 from serving.schema import is_count, kind_of, shown
 from serving.v2_tensors import read_grpc, read_v2
 
 NUMBER_AS_TEXT = r"[01]?(\.\d{1,6})?(?<=\d)"
-_REGION = re.compile(REGION)
 _NUMBER = re.compile(NUMBER_AS_TEXT)
 
 
@@ -44,10 +44,11 @@ def listing_from(asked: Asked, limits: ServingLimits) -> Listing:
     """
     given = _Parameters(asked.parameters, parameters_of(limits))
     region = given.text("region")
-    if region and not _REGION.fullmatch(region):
+    if region not in REGION_CODES:  # where nothing could be blocked, everything would be listed
         raise Refused(
             "malformed",
-            f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}",
+            f"parameters.region: expected two capital letters of ISO 3166-1, got {shown(region)}"
+            + meant_by(region),
         )
     return Listing(
         k=given.count("k"),

@@ -62,6 +62,7 @@ class ChampionFollower:
 
     Attributes:
         current: what answers now; None before the first promotion.
+        is_behind: whether the registry's champion is another one, which can't be taken up.
         tried: set once the registry has been looked at.
 
     Args:
@@ -82,6 +83,7 @@ class ChampionFollower:
         engine: str = FASTEST,
     ) -> None:
         self.current: Champion | None = None
+        self.is_behind = False
         self.tried = asyncio.Event()
         self._registry_root = registry_root
         self._executor = executor
@@ -168,6 +170,7 @@ class ChampionFollower:
         while True:
             try:
                 await asyncio.get_running_loop().run_in_executor(loader, self.refresh)
+                self.is_behind = self._failure is not None
                 pause = poll_seconds
             except StoreUnreachable as error:
                 metrics.BUNDLE_LOADS.labels("unreachable").inc()
@@ -177,5 +180,6 @@ class ChampionFollower:
                 is_refused = isinstance(error, BundleRefused)
                 metrics.BUNDLE_LOADS.labels("refused" if is_refused else "broken").inc()
                 log_failure("champion_refused" if is_refused else "champion_broken", error)
+                self.is_behind = True
             self.tried.set()
             await asyncio.sleep(pause)

@@ -85,6 +85,9 @@ def configure_logs(*, access_log: bool = False) -> None:
     logging.captureWarnings(True)
     # KServe answers with a response class that FastAPI is about to drop; it says so at run time.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
+    # While Feast is being imported its variables stand in the environment; prometheus_client, long
+    # imported, then takes this process for one of several when an old bundle's figures are dropped.
+    warnings.filterwarnings("ignore", message="Clearing labels has not been implemented")
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.facts import SongFacts
-from needledrop.errors import ArtifactBroken, StoreUnreachable
+from needledrop.errors import ArtifactBroken, DiskFull, StoreUnreachable
 from serving import metrics
-from serving.asked import Asked, moment_from
+from serving.asked import Asked, check_new_id, moment_from
+from serving.logs import log_failure
 from serving.memory import facts_of_song
 from serving.model import Form
 from serving.ranking import SONG_FIELDS, RankingModel
@@ -41,6 +42,9 @@ class NewSongsModel(RankingModel):
         for member in payload.members:
             if member.clip is None or not member.text("song_id"):
                 raise Refused("malformed", f"{member.place}: expected a song_id and its clip")
+            check_new_id(member, "song_id")
+            if member.text("artist_id"):
+                check_new_id(member, "artist_id")
         if len(set(ids)) != len(ids):
             raise Refused("malformed", "expected each song_id once in a request")
         facts = [
@@ -93,7 +97,8 @@ class NewSongsModel(RankingModel):
             try:
                 with metrics.stage("store"):
                     added.append(await self.memory.add_song(song_id, row, version, known))
-            except (StoreUnreachable, ArtifactBroken) as error:
+            except (StoreUnreachable, ArtifactBroken, DiskFull) as error:
+                log_failure("song_not_stored", error)
                 raise Refused(
                     "no_store",
                     f"{song_id} could not be stored, nothing of it was kept; send it again in a "

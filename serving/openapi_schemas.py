@@ -7,11 +7,11 @@ can't lag behind the models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.asked import MOST_ID_CHARACTERS
+from serving.asked import MOST_ID_CHARACTERS, NEW_ID, TEXT_CHARACTER
 from serving.asking import NUMBER_AS_TEXT
 from serving.limits import ServingLimits
 from serving.model import Form
-from serving.parameters import MOST_YEAR, REGION, Parameter, parameters_of
+from serving.parameters import MOST_YEAR, REGION_CODES, Parameter, parameters_of
 from serving.refusals import RETRY_AFTER_SECONDS, STATUS_OF_KIND
 from serving.schema import MODEL_NAME
 
@@ -20,8 +20,7 @@ Schema = dict[str, Any]
 _TEXT: Schema = {
     "type": "string",
     "maxLength": MOST_ID_CHARACTERS,
-    # Printable, as far as a regular expression can say it.
-    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u00a0]*$",
+    "pattern": f"^{TEXT_CHARACTER}*$",
 }
 _SONG_ID: Schema = {**_TEXT, "examples": ["SOAXGDH12A8C13F8A1"]}
 _FLAG: Schema = {"type": "boolean"}
@@ -90,7 +89,7 @@ def schema_of_parameter(parameter: Parameter) -> Schema:
                 {"type": "string", "pattern": f"^({NUMBER_AS_TEXT})$"},
             ]
         },
-        "region": {"type": "string", "pattern": f"^({REGION})?$"},
+        "region": {"type": "string", "enum": list(REGION_CODES)},
     }
     schema = kinds[parameter.kind]
     if parameter.default is None:
@@ -105,6 +104,9 @@ def member_schema(form: Form, limits: ServingLimits) -> Schema:
     del member["required"]
     clip = [{"required": ["audio"]}, {"required": ["log_mel"]}]
     if "available_from" in form.fields:
+        ids = member["properties"]
+        ids["song_id"] = {**ids["song_id"], "pattern": NEW_ID}
+        ids["artist_id"] = {**ids["artist_id"], "pattern": f"^$|{NEW_ID}"}
         return {**member, "required": ["song_id"], "oneOf": clip}
     if "song_id" in form.fields:
         return {**member, "oneOf": [{"required": ["song_id"]}, *clip]}

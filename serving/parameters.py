@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+from feature_repo.regions import REGIONS, USER_ASSIGNED
 from needledrop.ranking.recommender import N_DIVERSE
 from serving.limits import ServingLimits
 
 MOST_YEAR = 9999
-REGION = "[A-Z]{2}"
+REGION_CODES = ("", *sorted(REGIONS | USER_ASSIGNED))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,11 @@ def refusal_from(error: Exception) -> Refused:
                 "expected a model that is served here, got another name; GET /v1/models lists them",
             )
         case InvalidInput():
-            return Refused("malformed", "the request does not follow the inference protocol V2")
+            return Refused(
+                "malformed",
+                "expected a request of the inference protocol V2: its datatypes, and the data of "
+                "inputs either in their contents or in as many raw_input_contents",
+            )
         case _:
             return Refused(
                 "internal", "something went wrong in the predictor; its log says what and where"

@@ -90,9 +90,8 @@ def checked_object(value: Any, place: str, fields: tuple[str, ...]) -> dict[str,
         raise Refused("malformed", f"{place}: expected an object, got {kind_of(value)}")
     for field in value:
         if field not in fields:
-            raise Refused(
-                "unknown_field", f"{place}: expected only {', '.join(fields)}, got {shown(field)}"
-            )
+            expected = f"only {', '.join(fields)}" if fields else "none"
+            raise Refused("unknown_field", f"{place}: expected {expected}, got {shown(field)}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from logging import WARNING
 from types import FrameType
 
@@ -12,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from needledrop.errors import ConfigRejected
 from serving import tracing
 from serving.answering import Parts
 from serving.grpc_door import GrpcDoor
@@ -29,6 +31,7 @@ from serving.kserve_planes import ClosedRepository, UnreadDataPlane
 from serving.logs import configure_logs, log_event
 from serving.openapi import page_of
 from serving.page.routes import PageRoutes, PageSources
+from serving.ports import listening, not_free
 from serving.refusals import Refused
 from serving.seldom import Seldom
 from serving.server_config import ServerConfig
@@ -91,16 +94,12 @@ class PredictorServer(ModelServer):
         self._refuse_alike()
         self._measure_once()
         self._stop_together()
-        if config.grpc_port is not None:
-            self._grpc_server = GrpcDoor(
-                f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
-                self.dataplane,
-                self.model_repository_extension,
-                config.limits,
-                config.grace_seconds,
-                config.keys,
-            )
-            self.servers.append(self._grpc_server.start())
+        try:
+            self._take_ports(config)
+        except ConfigRejected:
+            for server in self.servers:
+                server.close()
+            raise
         loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         companions = [asyncio.create_task(self._announce())]
         if self._parts.follower is not None:
@@ -115,6 +114,27 @@ class PredictorServer(ModelServer):
             for companion in companions:
                 companion.cancel()
             loader.shutdown(wait=False, cancel_futures=True)
+
+    def _take_ports(self, config: ServerConfig) -> None:
+        """Listen: another server may have been started since the ports were looked at."""
+        taken = listening(config.host, config.http_port)
+        uvicorn = self._rest_server._server
+        uvicorn.serve = partial(uvicorn.serve, sockets=[taken])
+        if config.grpc_port is None:
+            return
+        try:
+            self._grpc_server = GrpcDoor(
+                f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}",
+                self.dataplane,
+                self.model_repository_extension,
+                config.limits,
+                config.grace_seconds,
+                config.keys,
+            )
+        except RuntimeError:  # gRPC says no more
+            taken.close()
+            raise not_free(config.host, config.grpc_port, "Address already in use") from None
+        self.servers.append(self._grpc_server.start())
 
     def stop(self, sig: int) -> None:  # noqa: ARG002  (KServe's signature)
         """Let both servers end what they have accepted, and take nothing new.

@@ -87,3 +87,8 @@ class ServerConfig:
         for port in (self.http_port, *([] if self.grpc_port is None else [self.grpc_port])):
             if not 1 <= port <= 65535:
                 raise ConfigRejected(f"port: expected 1 to 65535, got {port}")
+        if self.http_port == self.grpc_port:
+            raise ConfigRejected(
+                f"expected two ports, got {self.http_port} for HTTP and gRPC alike; name another "
+                "with --grpc-port, or leave gRPC out with --no-grpc"
+            )

@@ -16,6 +16,8 @@ ENGINE_NAMES = ("onnx", EAGER)
 #: What may be amiss, and what that means.
 REASONS = {
     "no_champion": "nothing has been promoted yet, or it can't be loaded: no clip is heard",
+    "champion_refused": "the registry's champion is broken or fails its rehearsal: the one before "
+    "it answers",
     "nothing_published": "there is no store yet, or it has nothing published: no list is answered",
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
@@ -38,6 +40,7 @@ def status_of(
     is_stale = memory is not None and memory.is_stale
     amiss = {
         "no_champion": follower is not None and champion is None,
+        "champion_refused": follower is not None and champion is not None and follower.is_behind,
         "nothing_published": memory is not None and known is None,
         "store_away": is_stale,
         "swapping": champion_version is not None
@@ -79,7 +82,9 @@ def ready_line(
             if known
             else nothing
         )
-    names = MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners"
+    names = (
+        MODEL_NAME if memory is None else f"{MODEL_NAME}, recommend, similar, listeners, new-songs"
+    )
     ask = (
         """(printf '{"instances":[{"audio":"'; base64 -w0 CLIP; printf '"}]}') | """
         f"curl -s --data-binary @- {url}/v1/models/{MODEL_NAME}:predict"

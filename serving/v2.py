@@ -84,6 +84,24 @@ def _question_from(request: V2Request, limits: ServingLimits) -> Question:
 
 def clips_from_tensor(tensor: Tensor, limits: ServingLimits) -> tuple[Clip, ...]:
     """Return the clips of a tensor ``audio`` or ``log_mel``."""
+    check_clips_shape(tensor)
+    check_n_clips(tensor.shape[0], tensor.name, limits)
+    if tensor.name == "audio":
+        return tuple(
+            Clip(place := f"audio[{index}]", _audio_bytes(element, place))
+            for index, element in enumerate(elements_of(tensor))
+        )
+    return tuple(
+        Clip(f"log_mel[{index}]", log_mel) for index, log_mel in enumerate(floats_of(tensor))
+    )
+
+
+def check_clips_shape(tensor: Tensor) -> None:
+    """Refuse a tensor ``audio`` or ``log_mel`` of another type, or of more or fewer axes.
+
+    Raises:
+        Refused: it is one.
+    """
     is_audio = tensor.name == "audio"
     types, n_axes = (("BYTES",), 1) if is_audio else (tuple(FLOAT_TYPES), 3)
     if tensor.datatype not in types or len(tensor.shape) != n_axes or min(tensor.shape) < 0:
@@ -93,15 +111,6 @@ def clips_from_tensor(tensor: Tensor, limits: ServingLimits) -> tuple[Clip, ...]
             f"{tensor.name}: expected {expected}, got {shown(tensor.datatype)} of shape "
             f"{shown_shape(tensor.shape)}",
         )
-    check_n_clips(tensor.shape[0], tensor.name, limits)
-    if is_audio:
-        return tuple(
-            Clip(place := f"audio[{index}]", _audio_bytes(element, place))
-            for index, element in enumerate(elements_of(tensor))
-        )
-    return tuple(
-        Clip(f"log_mel[{index}]", log_mel) for index, log_mel in enumerate(floats_of(tensor))
-    )
 
 
 def _audio_bytes(element: Any, place: str) -> bytes:

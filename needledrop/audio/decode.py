@@ -28,6 +28,9 @@ _DECODERS = (
 _FREE_BYTES = 4 << 20
 _FRAME_SAMPLES = 32_768
 _SILENT_PEAK = 1e-4  # -80 dB below full scale
+# +40 dB: lossy codecs overshoot by a few dB, but floating-point samples may be anything; such as
+# integers that nobody divided, which a front end would hear as noise in every band.
+_LOUDEST_PEAK = 100.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def decode_clip(
         limits: what a clip may be.
 
     Returns:
-        (n,) float32, full scale is 1.
+        (n,) float32, full scale is 1, and nothing is above 100.
 
     Raises:
         ClipRejected: with its kind; the message names no path.
@@ -224,5 +227,11 @@ def _check_waveform(waveform: NDArray[np.float32], rate: int, limits: DecodeLimi
         )
     if not np.isfinite(waveform).all():
         raise ClipRejected("corrupt", "expected finite samples, got NaN or infinity")
-    if np.abs(waveform).max() < _SILENT_PEAK:
+    peak = np.abs(waveform).max()
+    if peak < _SILENT_PEAK:
         raise ClipRejected("silent", "expected sound, no sample is louder than -80 dB")
+    if peak > _LOUDEST_PEAK:
+        raise ClipRejected(
+            "unsupported",
+            f"expected floating-point samples whose full scale is 1, got one of {peak:.3g}",
+        )

@@ -27,7 +27,7 @@ from needledrop.datasets.clips import Clips, clips_in, point_to, require_link
 from needledrop.datasets.join_report import JoinReport, songs_of
 from needledrop.datasets.joining import Joined, Sources, join
 from needledrop.datasets.limits import ImportLimits
-from needledrop.datasets.stages import Figures, Made, Stages, stamp_of
+from needledrop.datasets.stages import Figures, Made, Stages, sizes_in, stamp_of
 from needledrop.datasets.summary_file import read_summary
 from needledrop.datasets.tags import read_tags
 from needledrop.datasets.text_stages import read_mismatches, read_song_tracks, read_unique_tracks
@@ -39,9 +39,10 @@ from needledrop.datasets.triplet_shards import (
     write_plays,
 )
 from needledrop.drafts import remove_leftovers
-from needledrop.errors import ConfigRejected
+from needledrop.errors import ArtifactBroken, ConfigRejected
 
 REPORT = "join_report.json"
+_WRITTEN = ("plays.parquet", "tracks.parquet", "tags.parquet", "rejected.tsv")
 _READERS = {
     "mismatches": read_mismatches,
     "tracks": read_unique_tracks,
@@ -161,7 +162,8 @@ class _Import:
         point_to(self._files.clips, self._out / "audio")
         report = self._reported(joined, made, shards, tags, clips)
         self._write_rejected([*made.values(), *shards, tags])
-        write_json(self._out / REPORT, {"key": key, **report.as_json()})
+        content = {"key": key, "sizes": self._sizes(), **report.as_json()}
+        write_json(self._out / REPORT, content)
         return report
 
     def _stamps(self) -> list[Any]:
@@ -173,13 +175,19 @@ class _Import:
         ]
 
     def _done(self, key: str) -> JoinReport | None:
-        if not (self._out / REPORT).is_file():
+        """Return the report of a run that left all of this, where nothing of it was changed."""
+        try:
+            content = read_json(self._out / REPORT)
+            if content.pop("key") != key or content.pop("sizes") != self._sizes():
+                return None
+            report = JoinReport(**content)
+        except (ArtifactBroken, AttributeError, KeyError, TypeError):
             return None
-        content = read_json(self._out / REPORT)
-        if not isinstance(content, dict) or content.pop("key", None) != key:
-            return None
-        is_whole = all((self._out / f"{name}.parquet").is_file() for name in ("plays", "tracks"))
-        return JoinReport(**content) if is_whole else None
+        point_to(self._files.clips, self._out / "audio")
+        return report
+
+    def _sizes(self) -> dict[str, int]:
+        return sizes_in(self._out, *_WRITTEN)
 
     def _read(self, name: str, path: Path | None) -> Made | None:
         if path is None:

@@ -5,8 +5,8 @@
     OUT/.import/
       lock                         held while a run lives
       <stage>-<key>/               whole or not there; the key stands for all that it follows from
-        figures.json rejected.tsv  how much there was, and what was set aside
-        ...                        the stage's tables
+        rejected.tsv ...           what was set aside, and the stage's tables
+        figures.json               how much there was, and how large these files are
 """
 
 import shutil
@@ -18,12 +18,14 @@ from typing import Any
 
 from needledrop.artifacts import fingerprint_of_json, read_json, whole_folder, write_json
 from needledrop.drafts import remove_leftovers
+from needledrop.errors import ArtifactBroken
 from needledrop.plays.quarantine import RejectedRow, write_quarantine
 from needledrop.storage.lock import writer_lock
 
 # Raised whenever a stage would make other tables of the same files than before.
-_VERSION = 1
+_VERSION = 2
 _KEY_DIGITS = 16
+_FIGURES = "figures.json"
 Figures = dict[str, Any]
 
 
@@ -73,15 +75,18 @@ class Stages:
     ) -> Made:
         """Return one part of a stage that comes in parts, made now unless it is there."""
         folder = self._path(name, key, number)
-        if make and not folder.exists():
+        if make and not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             with whole_folder(folder, keep_existing=True) as draft:
-                write_json(draft / "figures.json", make(draft))
-        return Made(folder, read_json(folder / "figures.json"), key)
+                figures = make(draft)
+                content = {"figures": figures, "sizes": sizes_in(draft)}
+                write_json(draft / _FIGURES, content)
+        return Made(folder, read_json(folder / _FIGURES)["figures"], key)
 
     def n_parts(self, name: str, key: str) -> int:
         """Return how many parts of a stage are there, from the first on without a gap."""
         number = 0
-        while self._path(name, key, number).exists():
+        while _is_whole(self._path(name, key, number)):
             number += 1
         return number
 
@@ -93,6 +98,21 @@ class Stages:
 
     def _path(self, name: str, key: str, number: int) -> Path:
         return self._folder / f"{name}-{key}-{number:05d}"
+
+
+def sizes_in(folder: Path, *names: str) -> dict[str, int]:
+    """Return the bytes of a folder's files, or of those of these names that are there."""
+    paths = [folder / name for name in names] or folder.iterdir()
+    return {path.name: path.stat().st_size for path in paths if path.is_file()}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a stage is there as it was written: somebody may have tidied up in it."""
+    try:
+        sizes = read_json(folder / _FIGURES)["sizes"]
+    except (ArtifactBroken, KeyError, TypeError):
+        return False
+    return sizes_in(folder, *sizes) == sizes if isinstance(sizes, dict) else False
 
 
 def key_of(name: str, follows_from: Any) -> str:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
     + [(name, pa.string()) for name in ("title", "release")]
     + [("year", pa.int32()), ("duration_seconds", pa.float64())]
 )
+_NUMBERS = ("duration", "year")
 _BATCH_ROWS = 8192  # of 3 kB each
 _LAST_YEAR, _LONGEST_SECONDS = 9999, 1e5
 
@@ -79,12 +80,25 @@ def _tables(file: Any, path: Path) -> dict[str, Any]:
                 f"{path}: expected a table /{name} with {', '.join(fields)}, found none with "
                 f"{', '.join(missing)}; is it the summary file of the Million Song Dataset?"
             )
+        _require_types(found, name, path)
         tables[name] = found
     n_rows = {name: len(table) for name, table in tables.items()}
     if len(set(n_rows.values())) > 1:
         counts = ", ".join(f"{number:,} in /{name}" for name, number in n_rows.items())
         raise DatasetRejected(f"{path}: expected tables of the same rows, got {counts}")
     return tables
+
+
+def _require_types(table: Any, name: str, path: Path) -> None:
+    for field in FIELDS[name]:
+        kind = table.dtype[field].kind
+        expected = "numbers" if field in _NUMBERS else "texts"
+        if table.ndim != 1 or kind not in ("iuf" if field in _NUMBERS else "SO"):
+            raise DatasetRejected(
+                f"{path}: expected rows with one column of {expected} called {field} in /{name}, "
+                f"got {table.dtype[field]} in a table of shape {table.shape}; is it the summary "
+                "file of the Million Song Dataset?"
+            )
 
 
 def _batches(tables: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
@@ -119,9 +133,9 @@ def _accepted(columns: dict[str, list[Any]], quarantine: Quarantine) -> pa.Table
     kept = [index for index, row in enumerate(rows) if row is not None]
     by_column = list(zip(*filter(None, rows), strict=True)) or [()] * len(names)
     arrays = [pa.array(column, pa.string()) for column in by_column]
-    years = np.array(columns["year"], dtype=np.int64)[kept]
+    years = np.array(columns["year"], dtype=np.float64)[kept]
     seconds = np.array(columns["duration"], dtype=np.float64)[kept]
-    years[(years < 0) | (years > _LAST_YEAR)] = 0
+    years[~((years >= 0) & (years <= _LAST_YEAR))] = 0  # neither is NaN
     is_known = (seconds > 0) & (seconds < _LONGEST_SECONDS)
     arrays += [pa.array(years.astype(np.int32)), pa.array(seconds, mask=~is_known)]
     return pa.table(arrays, schema=SCHEMA)

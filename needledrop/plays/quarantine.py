@@ -58,8 +58,9 @@ def broken_share_sentence(
     what: str, first: RejectedRow, n_rejected: int, n_rows: int, limit: float
 ) -> str:
     """Say that too many rows are broken: the first of them, the share and the limit."""
+    others = f"and {n_rejected - 1:,} more: " if n_rejected > 1 else ""
     return (
-        f"{first} (and {n_rejected - 1:,} more: {n_rejected:,} of {n_rows:,} {what} rows are "
+        f"{first} ({others}{n_rejected:,} of {n_rows:,} {what} rows are "
         f"broken, {n_rejected / n_rows:.2%}, and max_rejected_share allows {limit:.2%}; "
         "mend the file or raise the limit)"
     )

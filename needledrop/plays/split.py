@@ -208,11 +208,11 @@ def _part(key: str, config: SplitConfig) -> str:
 def _require_songs(members: Mapping[str, list[str]], *, n_audible: int) -> None:
     for part in USED_PARTS:
         if not members[part]:
-            setting = "lower split.test_share" if part == "train" else f"raise split.{part}_share"
+            setting = "lower test_share" if part == "train" else f"raise {part}_share"
             raise ConfigRejected(
                 f"split: expected at least one {part} song, got none out of "
                 f"{sum(map(len, members.values()))} songs with plays, {n_audible} of them with "
-                f"audio; {setting}, take another seed, or add songs with audio"
+                f"audio; {setting}, take another split_seed, or add songs with audio"
             )
 
 

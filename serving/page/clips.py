@@ -51,6 +51,8 @@ class LocalClips:
                 f"--audio: expected a folder of this machine, got {folder.split('?')[0]}; the page "
                 "plays local files only"
             )
+        if not Path(folder).is_dir():
+            raise ConfigRejected(f"--audio: expected a folder at {folder}, found none")
         tracks = tracks or _tracks_beside(Path(folder))
         if tracks is not None:
             from needledrop.plays.tracks import read_tracks

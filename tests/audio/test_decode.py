@@ -90,6 +90,17 @@ def test_each_kind_of_unusable_clip_has_its_reason(tmp_path, clip):
     assert rejection(clip("big.wav"), max_bytes=1000).kind == "too_long"
 
 
+@pytest.mark.parametrize("gain", [32_768.0, 1e30])
+def test_floating_point_samples_of_another_scale_are_refused(tmp_path, gain):
+    """Else squares that overflow came out as silence, and integers' scale as noise."""
+    sound = chord(4.0, RATE)
+    refused = rejection(encode(tmp_path / "a.wav", gain * sound, RATE, "pcm_f32le"))
+    assert refused.kind == "unsupported"
+    assert "expected floating-point samples whose full scale is 1, got one of" in str(refused)
+    loud = encode(tmp_path / "b.wav", 10 * sound, RATE, "pcm_f32le")
+    np.testing.assert_allclose(decode_clip(loud, RATE), 10 * sound[0], rtol=1e-6)
+
+
 def test_messages_name_no_path(tmp_path):
     path = tmp_path / "secret-folder-name.wav"
     path.write_bytes(b"RIFF0000WAVEgarbage")

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -173,6 +174,46 @@ def test_the_same_command_again_finds_it_done(files, tmp_path, capsys):
     assert "12 files; 9 speak for a song" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name", ["plays.parquet", "tags.parquet", "rejected.tsv", "audio", "join_report.json"]
+)
+def test_what_was_taken_away_is_written_again(files, tmp_path, name):
+    out = tmp_path / "out"
+    report = imported(files, out)
+    kept = {path.name: path.read_bytes() for path in out.glob("[!.]*.*")}
+    (out / name).unlink()
+    assert imported(files, out) == report
+    assert (out / "audio").readlink() == Path(files["clips"])
+    assert {path.name: path.read_bytes() for path in out.glob("[!.]*.*")} == kept
+    if name != "audio":
+        (out / name).write_bytes(kept[name][:9])
+        assert imported(files, out) == report
+        assert {path.name: path.read_bytes() for path in out.glob("[!.]*.*")} == kept
+
+
+def test_a_report_of_another_shape_is_no_report(files, tmp_path):
+    report = imported(files, tmp_path / "out")
+    path = tmp_path / "out" / "join_report.json"
+    whole = json.loads(path.read_text())
+    for content in ([], None, {**whole, "songs_by_day": {}}, {**whole, "sizes": 3}):
+        path.write_text(json.dumps(content))
+        assert imported(files, tmp_path / "out") == report
+        assert json.loads(path.read_text()) == whole
+
+
+def test_what_is_damaged_in_its_state_is_read_again(files, tmp_path):
+    out = tmp_path / "out"
+    report = imported(files, out)
+    paths = [path for path in out.glob(".import/*/*") if path.name != "rejected.tsv"]
+    assert len(paths) >= 12
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:10])
+        (out / "join_report.json").unlink()
+        assert imported(files, out) == report
+        assert path.stat().st_size == len(whole)
+
+
 def test_clips_in_a_store_are_named(files, tmp_path, capsys, s3):
     bucket = s3.new_bucket()
     for number in (0, 5):
@@ -316,6 +357,51 @@ def test_unusable_summaries_are_told_in_a_sentence(files, tmp_path):
     data = files["summary"].read_bytes()
     cut = content(tmp_path / "cut.h5", data[: len(data) // 2])
     assert "copy it again" in refused(files, tmp_path / "out", summary=cut)
+
+
+def rewritten(path, target, name, field, dtype, value):
+    """The summary with one column of another type, and this value in its first row."""
+    import h5py
+
+    shutil.copyfile(path, target)
+    with h5py.File(target, "r+") as file:
+        table = file[name][:]
+        types = [(one, dtype if one == field else table.dtype[one]) for one in table.dtype.names]
+        other = np.zeros(len(table), dtype=types)
+        for one in table.dtype.names:
+            if one != field:
+                other[one] = table[one]
+        other[field][0] = value
+        del file[name]
+        file[name] = other
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "dtype", "value"),
+    [
+        ("musicbrainz/songs", "year", "S8", b"1999"),
+        ("musicbrainz/songs", "year", ("<i4", 2), 1999),
+        ("analysis/songs", "duration", "S8", b"long"),
+        ("metadata/songs", "song_id", "<i8", 5),
+    ],
+    ids=["year as text", "two years", "duration as text", "id as number"],
+)
+def test_columns_of_another_type_are_told(files, tmp_path, name, field, dtype, value):
+    path = rewritten(files["summary"], tmp_path / "s.h5", name, field, dtype, value)
+    message = refused(files, tmp_path / "out", summary=path)
+    assert f"called {field} in /{name}, got " in message
+
+
+@pytest.mark.parametrize(
+    ("dtype", "year", "known"), [("<f8", np.nan, 0), ("<u8", 2**64 - 1, 0), ("<f8", 1999.0, 1999)]
+)
+def test_years_may_be_any_number(files, tmp_path, dtype, year, known):
+    """Programs that make such tables write NaN where nothing is known."""
+    where = (tmp_path / "s.h5", "musicbrainz/songs", "year", dtype, year)
+    imported(files, tmp_path / "out", summary=rewritten(files["summary"], *where))
+    by_song = {row["song_id"]: row for row in rows(tmp_path / "out/tracks.parquet")}
+    assert by_song[song(0)]["year"] == known
 
 
 def test_rows_of_the_summary_are_judged(files, tmp_path):

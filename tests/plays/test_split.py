@@ -133,10 +133,10 @@ def test_a_split_by_artist_needs_artists():
     ("songs", "audible", "config", "advice"),
     [
         (SONGS, [], SplitConfig(), "got none out of 1000 songs with plays, 0 of them with audio"),
-        (SONGS, SONGS[:2], SplitConfig(), "raise split."),
-        (SONGS, SONGS, SplitConfig(validation_share=1e-9), "raise split.validation_share"),
-        (SONGS, SONGS, SplitConfig(test_share=1e-9), "raise split.test_share"),
-        (SONGS[:40], SONGS, SplitConfig("random", 1e-4, 0.9998), "lower split.test_share"),
+        (SONGS, SONGS[:2], SplitConfig(), "raise "),
+        (SONGS, SONGS, SplitConfig(validation_share=1e-9), "raise validation_share"),
+        (SONGS, SONGS, SplitConfig(test_share=1e-9), "raise test_share, take another split_seed"),
+        (SONGS[:40], SONGS, SplitConfig("random", 1e-4, 0.9998), "lower test_share"),
         ([], SONGS, SplitConfig(), "got none out of 0 songs with plays"),
     ],
 )

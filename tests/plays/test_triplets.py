@@ -355,6 +355,13 @@ def test_the_share_of_broken_rows_decides(tmp_path):
     )
 
 
+def test_a_single_broken_row_has_no_others(tmp_path):
+    path = tmp_path / "plays.tsv"
+    path.write_text("ana\tSOA\t0\n")
+    with pytest.raises(PlaysRejected, match=r"got '0' \(1 of 1 plays rows are broken, 100.00%"):
+        read_plays(str(path))
+
+
 def test_no_accepted_row_is_refused_whatever_the_share(tmp_path):
     assert "p:1: " in refusal(tmp_path / "p", "a\tS\t0\n", TOLERANT)
 

@@ -131,7 +131,8 @@ def test_a_predictor_from_no_champion_to_the_third(
     registry.rollback()
     wait_for(lambda: answering_bundle(lonely, wav) == first.fingerprint, lonely.process)
 
-    # A broken one leaves in place what answers.
+    # A broken one leaves in place what answers, and the status says so.
+    assert lonely.get("/v1/status").json["degraded"] == []
     pointer = folder / "registry" / "champion.json"
     weights = registry.bundle_path(second.version) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
@@ -143,6 +144,22 @@ def test_a_predictor_from_no_champion_to_the_third(
     assert answering_bundle(lonely, wav) == first.fingerprint
     broken = [event for event in lonely.events() if event["event"] == "champion_broken"]
     assert "ArtifactBroken" in broken[0]["trace"]
+    # Also while it isn't tried again.
+    for _ in range(3):
+        said = lonely.get("/v1/status").json
+        assert (said["ready"], said["degraded"]) == (True, ["champion_refused"])
+        assert said["bundle"] == first.fingerprint
+        time.sleep(0.2)
+    pointer.write_text(json.dumps({**json.loads(pointer.read_text()), "version": first.version}))
+    wait_for(lambda: lonely.get("/v1/status").json["degraded"] == [], lonely.process)
+    # Nor is a pointer that can't be read.
+    whole = pointer.read_text()
+    pointer.write_text("{")
+    wait_for(
+        lambda: lonely.get("/v1/status").json["degraded"] == ["champion_refused"], lonely.process
+    )
+    pointer.write_text(whole)
+    wait_for(lambda: lonely.get("/v1/status").json["degraded"] == [], lonely.process)
 
 
 def open_slowly(server: Server) -> socket.socket:

@@ -73,6 +73,36 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
             assert result.stderr.count("\n") == 1
 
 
+def test_one_port_for_both_protocols_is_refused(tmp_path: Path) -> None:
+    options = ["--registry", str(tmp_path), "--http-port", "19999", "--grpc-port", "19999"]
+    check_failure(command(*options), 1, "expected two ports, got 19999", "--no-grpc")
+
+
+@pytest.mark.parametrize("which", ["http_port", "grpc_port"])
+def test_a_port_taken_while_it_starts_is_one_sentence(tmp_path: Path, which: str) -> None:
+    """As by a second server that is started at the same moment: the first look found it free."""
+    program = (
+        "import sys; from needledrop.errors import ConfigRejected\n"
+        "from serving.server import ServerConfig, serve\n"
+        "ports = dict(http_port=int(sys.argv[2]), grpc_port=int(sys.argv[3]))\n"
+        "try: serve(ServerConfig(sys.argv[1], host='127.0.0.1', **ports))\n"
+        "except ConfigRejected as error: sys.exit(f'serving: {error}')"
+    )
+    with socket.socket() as taken, socket.socket() as free:
+        for one in (taken, free):
+            one.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [str(one.getsockname()[1]) for one in (taken, free)]
+        free.close()
+        in_order = ports if which == "http_port" else ports[::-1]
+        result = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), *in_order],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    check_failure(result, 1, f"port {ports[0]} on 127.0.0.1", "in use", "--http-port")
+    assert "never awaited" not in result.stderr
+
+
 def test_what_can_not_be_a_registry_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "run" / "registry").mkdir(parents=True)
@@ -110,6 +140,7 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
     check_failure(command(*registry, "--thread", "1"), 2, "--thread")  # no abbreviations
     check_failure(command(*registry, NEEDLEDROP_MAX_CLIPS="few"), 2, "--max-clips", "'few'")
     check_failure(command(*registry, "--max-clips", "0"), 1, "max_clips", "at least 1")
+    check_failure(command(*registry, "--audio", "gone"), 1, "--audio: expected a folder at gone")
 
 
 def test_kserve_leaves_the_command_line_of_a_host_program_alone() -> None:

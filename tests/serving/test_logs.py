@@ -1,6 +1,8 @@
 """What is logged of refusals: each by itself, but a flood of them in a few lines."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -42,3 +44,15 @@ def test_the_line_names_the_number(lines, monkeypatch):
     assert [(line.getMessage(), line.fields["n_requests"]) for line in lines.records] == [
         ("overloaded", 1)
     ]
+
+
+def test_feasts_import_beside_a_new_champion_is_no_warning(tmp_path):
+    """Its variables stand in the environment meanwhile, and it takes a second in another thread."""
+    program = (
+        "from serving.logs import configure_logs; from serving import metrics; import os\n"
+        "configure_logs(access_log=False)\n"
+        f"os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(tmp_path)!r}\n"
+        "metrics.tell_bundle('bundle', 'cnn', 6, 40, 'onnx')"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert told.stderr == b""

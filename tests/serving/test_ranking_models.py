@@ -268,7 +268,7 @@ def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
         ("recommend", {"instances": []}, "over_limit", "1 to 64"),
         ("recommend", {"instances": [{"user": "u"}]}, "unknown_field", "user_id"),
         ("recommend", {"instances": [{"user_id": 5}]}, "malformed", "expected text"),
-        ("recommend", {"instances": [{"user_id": "a\nb"}]}, "malformed", "printable"),
+        ("recommend", {"instances": [{"user_id": "a\nb"}]}, "malformed", "a control"),
         ("recommend", {"instances": [{"liked": "SO1"}]}, "malformed", "a list"),
         ("recommend", {"instances": [{"liked": ["S"] * 501}]}, "over_limit", "500 liked"),
         ("recommend", ({"k": 501}), "over_limit", "1 to 500"),
@@ -276,6 +276,7 @@ def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
         ("recommend", ({"offset": 10_001}), "over_limit", "0 to 10000"),
         ("recommend", ({"diversity": 1.5}), "malformed", "0 to 1"),
         ("recommend", ({"region": "germany"}), "malformed", "two capital letters"),
+        ("recommend", ({"region": "UK"}), "malformed", "got 'UK'; the United Kingdom is GB"),
         ("recommend", ({"exclude_played": "no"}), "malformed", "true or false"),
         ("recommend", ({"sort": "asc"}), "unknown_field", "only k"),
         ("similar", {"instances": [{"song_id": "a", "audio": "bm8="}]}, "malformed", "got both"),
@@ -287,8 +288,27 @@ def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
             "malformed",
             "expected a time",
         ),
+        # No play could ever name these: the data contract has no such ids.
+        (
+            "new-songs",
+            {"instances": [{"song_id": "a b", "audio": "bm8="}]},
+            "malformed",
+            "song_id: expected 1 to 128 visible characters",
+        ),
+        (
+            "new-songs",
+            {"instances": [{"song_id": "a", "artist_id": "A" * 129, "audio": "bm8="}]},
+            "malformed",
+            "artist_id: expected 1 to 128 visible characters",
+        ),
+        (
+            "new-songs",
+            {"instances": [{"song_id": "a", "audio": "bm8="}], "parameters": {"k": 1}},
+            "unknown_field",
+            "parameters: expected none, got 'k'",
+        ),
     ],
-    ids=range(18),
+    ids=range(22),
 )
 def test_what_is_wrong_is_said_in_one_sentence(world, model, body, kind, words):
     _, _, server = world
@@ -298,3 +318,32 @@ def test_what_is_wrong_is_said_in_one_sentence(world, model, body, kind, words):
     assert (answer.status, answer.json["kind"]) == (400, kind)
     assert words in answer.json["error"]
     assert set(json.loads(answer.body)) == {"error", "kind"}
+
+
+def test_texts_are_those_of_the_data_contract(world):
+    """Persian is written with joiners, names of French with blanks that don't break."""
+    _, _, server = world
+    for text in ("می\u200cخواهم", "Bonjour\u00a0!", "\U0001f468\u200d\U0001f469", "n" * 256):
+        answer = ask(server, "recommend", {"user_id": text}, k=1)
+        assert answer[0]["unknown"] == [text]
+
+
+def test_a_listener_may_be_where_iso_names_no_region(world):
+    _, _, server = world
+    for region in ("GB", "XK", "ZZ", ""):
+        assert ask(server, "recommend", {"user_id": "user01"}, k=1, region=region)[0]["songs"]
+
+
+@pytest.mark.parametrize("model", ["similar", "latent-factors"])
+def test_a_tensor_without_its_first_axis_is_told_what_is_missing(world, model):
+    """One clip's log-mel, as the front end gives it, is no batch."""
+    _, _, server = world
+    tensor = {"name": "log_mel", "datatype": "FP32", "shape": [130, 128], "data": [0.5] * 16640}
+    answer = server.post(f"/v2/models/{model}/infer", {"inputs": [tensor]})
+    assert (answer.status, answer.json["kind"]) == (400, "wrong_shape")
+    assert answer.json["error"] == (
+        "log_mel: expected FP32 or FP16 of shape [n, t, m], got 'FP32' of shape [130, 128]"
+    )
+    scalar = {"name": "song_id", "datatype": "BYTES", "shape": [], "data": ["SO1"]}
+    answer = server.post(f"/v2/models/{model}/infer", {"inputs": [scalar]})
+    assert "song_id: expected BYTES of shape [n], got 'BYTES' of shape []" in answer.json["error"]

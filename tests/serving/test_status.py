@@ -1,6 +1,8 @@
 """The store goes away and comes back; meanwhile what was read last answers, and says so."""
 
 import base64
+import resource
+from resource import RLIMIT_FSIZE
 
 from feature_repo.store import FactorStore
 from tests.serving.ranking_world import RankingWorld
@@ -60,3 +62,26 @@ def test_without_its_store_the_server_answers_from_what_it_read_last(
     wait_for(lambda: first not in listed(), server.process)
     store.set_availability([first], withdrawn=False)
     wait_for(lambda: first in listed(), server.process)
+
+
+def test_a_full_disk_refuses_a_new_song_and_keeps_nothing_of_it(ranking: RankingWorld) -> None:
+    """No file of the server may grow beyond 100 bytes, which a full disk is told like."""
+    server = ranking.server
+    clip = base64.b64encode(wav_bytes(waveform(4, seed=43))).decode()
+    song = {"instances": [{"song_id": "SOlate", "audio": clip}]}
+    pid = server.process.pid
+    soft, hard = resource.prlimit(pid, RLIMIT_FSIZE)
+    resource.prlimit(pid, RLIMIT_FSIZE, (100, hard))
+    try:
+        refused = server.post("/v1/models/new-songs:predict", song)
+    finally:
+        resource.prlimit(pid, RLIMIT_FSIZE, (soft, hard))
+    assert (refused.status, refused.json["kind"]) == (503, "no_store")
+    assert refused.headers["retry-after"]
+    known = server.post("/v1/models/similar:predict", {"instances": [{"song_id": "SOlate"}]})
+    assert known.json["predictions"][0]["fallback"] == "unknown_song"
+    # Sent again where there is space, it is there.
+    (added,) = server.post("/v1/models/new-songs:predict", song).json["predictions"]
+    assert added["added"] is True
+    known = server.post("/v1/models/similar:predict", {"instances": [{"song_id": "SOlate"}]})
+    assert known.json["predictions"][0]["fallback"] is None
