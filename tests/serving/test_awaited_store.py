@@ -37,7 +37,7 @@ def check_that_it_waits_and_takes_up(location: str, tmp_path: Path, log) -> None
         memory.refresh()
         assert (memory.current, memory.awaits_store, memory.is_stale) == (None, True, False)
         awaited = [record for record in log.records if record.message == "store_awaited"]
-        assert [record.fields for record in awaited] == [{"store": location}]  # said once
+        assert [record.fields["store"] for record in awaited] == [location]  # said once
         config = ServerConfig(None, location, "http://localhost:1")
         assert f"(no store at {location} yet)" in ready_line(config, None, memory)
         status = status_of((), None, memory)
