@@ -177,9 +177,8 @@ def reproduce_paper_pipeline(
     planned = plan_trainings(models=models, n_seeds=n_seeds).set_display_name("plan-trainings")
     apply_settings(surveyed, validated, selected, planned)
 
-    def of_split(kind: str, before: list[dsl.PipelineTask]) -> dict[str, dsl.PipelineTask]:
-        """Everything of one split, after some tasks of the other: both hear the same clips."""
-        splitting = split_songs(
+    splits = {
+        kind: split_songs(
             plays=some_plays,
             tracks=some_tracks,
             audio=audio,
@@ -189,22 +188,32 @@ def reproduce_paper_pipeline(
             test_share=test_share,
             split_seed=split_seed,
         ).set_display_name(f"split-songs-{kind}")
-        split = splitting.outputs["split"]
-        factorized = factorize_plays(
-            plays=some_plays,
-            split=split,
-            n_factors=n_factors,
-            regularization=regularization,
-            n_als_iterations=n_als_iterations,
-            als_solver=als_solver,
-            wmf_engine=wmf_engine,
-            confidence_alpha=confidence_alpha,
-            confidence_epsilon=confidence_epsilon,
-            factors_seed=factors_seed,
-            workspace=workspace,
-            n_spark_executors=n_spark_executors,
-            job_start_timeout_seconds=job_start_timeout_seconds,
-        ).set_display_name(f"factorize-plays-{kind}")
+        for kind in SPLITS
+    }
+    apply_settings(*splits.values())
+
+    def of_split(kind: str, before: dsl.PipelineTask) -> dict[str, dsl.PipelineTask]:
+        """Everything of one split, after a task of the other."""
+        split = splits[kind].outputs["split"]
+        factorized = (
+            factorize_plays(
+                plays=some_plays,
+                split=split,
+                n_factors=n_factors,
+                regularization=regularization,
+                n_als_iterations=n_als_iterations,
+                als_solver=als_solver,
+                wmf_engine=wmf_engine,
+                confidence_alpha=confidence_alpha,
+                confidence_epsilon=confidence_epsilon,
+                factors_seed=factors_seed,
+                workspace=workspace,
+                n_spark_executors=n_spark_executors,
+                job_start_timeout_seconds=job_start_timeout_seconds,
+            )
+            .after(*splits.values())
+            .set_display_name(f"factorize-plays-{kind}")
+        )
         extracted = (
             extract_features(
                 tracks=some_tracks,
@@ -224,7 +233,7 @@ def reproduce_paper_pipeline(
                 n_words=n_words,
                 n_processes=n_processes,
             )
-            .after(*before)
+            .after(before)
             .set_display_name(f"extract-features-{kind}")
         )
         inputs = {
@@ -269,14 +278,16 @@ def reproduce_paper_pipeline(
             device=device,
             **inputs,
         ).set_display_name(f"evaluate-paper-models-{kind}")
-        apply_settings(splitting, factorized, extracted, trained, evaluated)
+        apply_settings(factorized, extracted, trained, evaluated)
         request_gpus(factorized, n_factorization_gpus)
         request_gpus(trained, n_gpus)
         request_gpus(evaluated, n_gpus)
         return {"trained": trained, "extracted": extracted, "evaluated": evaluated, **inputs}
 
-    random = of_split("random", [])
-    artist = of_split("artist", [random["extracted"]])
+    # Both are split before anything is learned: where there are too few artists, it fails at once.
+    # And both hear the same clips, so one does so after the other.
+    random = of_split("random", splits["artist"])
+    artist = of_split("artist", random["extracted"])
     told = predict_tags(
         tags=tags,
         models=dsl.Collected(random["trained"].outputs["model"]),

@@ -78,6 +78,22 @@ def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
             assert model["map_500"]["mean"] > 0
 
 
+def test_too_few_artists_are_told_before_anything_is_learned(catalogue, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in ("plays.tsv", "audio"):
+        (data / name).symlink_to(catalogue / name)
+    with (catalogue / "tracks.csv").open() as old, (data / "tracks.csv").open("w") as new:
+        tracks = csv.DictReader(old)
+        table = csv.DictWriter(new, tracks.fieldnames)
+        table.writeheader()
+        table.writerows(track | {"artist_id": "AR00"} for track in tracks)
+    done = call("run", "reproduce-paper", "--data", data, "--out", out, **SMALL)
+    assert done.returncode == 1
+    assert "expected at least one" in done.stdout + done.stderr
+    assert "extract-features" not in done.stdout + done.stderr
+
+
 @pytest.mark.long
 def test_a_whole_run_in_small_and_the_same_again(catalogue, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
