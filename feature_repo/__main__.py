@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from needledrop.errors import ConfigRejected
 from needledrop.exit_status import DONE, exit_status
@@ -135,13 +136,11 @@ def _moment(text: str) -> datetime:
 def _set(store: Any, song_ids: list[str], change: dict[str, Any], act: str) -> None:
     store.set_availability(song_ids, **change)
     print(f"{act}: {len(song_ids):,} {'song' if len(song_ids) == 1 else 'songs'}")
-    version = store.online_version("song_factors")
-    if version is None:
+    is_published = _published(store, song_ids)
+    if is_published is None:
         print("nothing is published yet; it holds from the first version on")
-        return
-    is_known = store.published_songs(song_ids, version=version)
-    if not is_known.all():
-        unknown = np.array(song_ids)[~is_known]
+    elif not is_published.all():
+        unknown = np.array(song_ids)[~is_published]
         print(
             f"{len(unknown):,} of them are not in the published version, such as {unknown[0]}; it "
             "holds for them when they come"
@@ -150,13 +149,24 @@ def _set(store: Any, song_ids: list[str], change: dict[str, Any], act: str) -> N
 
 def _show(store: Any, song_ids: list[str]) -> None:
     held = store.availability(song_ids)
+    is_published = _published(store, song_ids)
     for row, song_id in enumerate(song_ids):
         words = ["withdrawn"] if held.is_withdrawn[row] else []
         if not np.isnat(held.available_from[row]):
             words.append(f"available from {held.available_from[row]}Z")
         if held.blocked_regions[row]:
             words.append(f"blocked in {held.blocked_regions[row]}")
+        if is_published is None:
+            words.append("nothing is published yet")
+        elif not is_published[row]:
+            words.append("not in the published version")
         print(f"{song_id}: {', '.join(words) or 'available'}")
+
+
+def _published(store: Any, song_ids: list[str]) -> NDArray[np.bool_] | None:
+    """Return which songs (n,) the published version has; None where none is published."""
+    version = store.online_version("song_factors")
+    return None if version is None else store.published_songs(song_ids, version=version)
 
 
 if __name__ == "__main__":

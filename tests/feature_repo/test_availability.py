@@ -150,8 +150,10 @@ def test_all_regions_are_known() -> None:
 def test_the_command_says_what_it_did(local: FactorStore, tmp_path: Path, capsys, monkeypatch):
     place = ["--store", str(tmp_path / "store")]
     assert main(["withdraw", "SO1", "SO2", "SO1", *place]) == DONE
+    assert main(["show", "SO1", *place]) == DONE
     assert capsys.readouterr().out == (
         "withdraw: 2 songs\nnothing is published yet; it holds from the first version on\n"
+        "SO1: withdrawn, nothing is published yet\n"
     )
     local.write_song_factors(
         SONGS,
@@ -178,8 +180,8 @@ def test_the_command_says_what_it_did(local: FactorStore, tmp_path: Path, capsys
         "SO1: withdrawn",
         "SO2: available from 2031-05-01T00:00:00Z",
         "SO3: available from 2031-05-01T00:00:00Z, blocked in NO SE",
-        "SO9: blocked in SE",
-        "SO10: available",
+        "SO9: blocked in SE, not in the published version",
+        "SO10: not in the published version",
     ]
 
 
