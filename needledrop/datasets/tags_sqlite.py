@@ -17,6 +17,11 @@ from needledrop.errors import DatasetRejected
 
 MAGIC = b"SQLite format 3\x00"
 _MAX_VALUE_BYTES = 1 << 20
+# A view, or a table that an extension makes up, has no pages: it may be a query that never ends.
+_TABLES = """
+    SELECT COUNT(*) FROM sqlite_master
+    WHERE type = 'table' AND rootpage > 0 AND LOWER(name) IN ('tids', 'tags', 'tid_tag')
+"""
 _ROWS = """
     SELECT tids.tid, tags.tag, tid_tag.val FROM tid_tag
     LEFT JOIN tids ON tids.ROWID = tid_tag.tid
@@ -36,6 +41,11 @@ def rows(path: Path, quarantine: Quarantine) -> Iterator[TagRow]:
         with closing(sqlite3.connect(uri, uri=True)) as database:
             database.text_factory = bytes
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+            if database.execute(_TABLES).fetchone() != (3,):
+                raise DatasetRejected(
+                    f"{path}: expected a database with the tables tids, tags and tid_tag, got "
+                    "another one; is it lastfm_tags.db?"
+                )
             (n_rows,) = database.execute("SELECT COUNT(*) FROM tid_tag").fetchone()
             with progress(f"reading {path.name}", n_rows, "tag") as bar:
                 for values in database.execute(_ROWS):

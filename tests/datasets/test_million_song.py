@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -422,11 +424,23 @@ def test_rows_of_the_summary_are_judged(files, tmp_path):
     assert (by_song[song(5)]["year"], by_song[song(5)]["duration_seconds"]) == (0, None)
 
 
+def endless_tags(path: Path) -> Path:
+    """A database whose tid_tag is a query without an end."""
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE tids (tid TEXT); CREATE TABLE tags (tag TEXT);"
+            "CREATE VIEW tid_tag AS WITH RECURSIVE counted(tid, tag, val) AS "
+            "(SELECT 1, 1, 1 UNION ALL SELECT tid + 1, 1, 1 FROM counted) SELECT * FROM counted;"
+        )
+    return path
+
+
 def test_unusable_tags_are_told_in_a_sentence(files, tmp_path):
     cases = [
         (tmp_path / "absent.db", "expected tags at"),
         (content(tmp_path / "text", b"pop rock"), "expected lastfm_tags.db, or a folder or zip"),
         (content(tmp_path / "cut.db", files["lastfm_tags"].read_bytes()[:3000]), "reading failed"),
+        (endless_tags(tmp_path / "endless.db"), "tids, tags and tid_tag, got another one"),
         (content(tmp_path / "cut.zip", b"PK\x03\x04 nothing"), "a zip archive of JSON files"),
         (archive_of(tmp_path / "no.zip", "README"), "expected a JSON file for each track"),
     ]
