@@ -7,7 +7,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+
+from needledrop.datasets.million_song import MillionSongFiles, import_million_song
+from needledrop.errors import InputError
 
 N_SONGS, N_USERS = 12, 40
 
@@ -18,6 +22,23 @@ def song(number):
 
 def track(number, copy=0):
     return f"TR{'ABCDEFGHIJKLMNOP'[number]}{copy:015d}"
+
+
+def imported(files, out, **changes):
+    limits = changes.pop("limits", None)
+    return import_million_song(MillionSongFiles(**{**files, **changes}), out, limits)
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def refused(files, out, **changes):
+    with pytest.raises(InputError) as refusal:
+        imported(files, out, **changes)
+    message = str(refusal.value)
+    assert "\n" not in message
+    return message
 
 
 @pytest.fixture
