@@ -8,6 +8,7 @@ import pytest
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.storage.opening import place_at
+from tests.encoders.paper_world import fitted, paper_world
 from tests.encoders.stored_features import save_shard, stored_features
 
 N_SONGS, N_FACTORS, N_FRAMES = 16, 4, 160
@@ -51,3 +52,21 @@ def heard_in_eight_bits(heard_aloud, tmp_path_factory):
         log_mel, mfcc = (np.stack([getattr(clip, kind) for clip in clips]) for kind in KINDS)
         save_shard(folder / f"shard-{number}", song_ids.tolist(), log_mel, mfcc, frontend)
     return FeatureStore(place_at(folder), frontend, ["shard-0", "shard-1"], {})
+
+
+@pytest.fixture(scope="session")
+def paper(tmp_path_factory):
+    return paper_world(tmp_path_factory.mktemp("paper"))
+
+
+@pytest.fixture(scope="session")
+def model_of(paper):
+    """A function of a name: the model, fitted once."""
+    models = {}
+
+    def model(name):
+        if name not in models:
+            models[name] = fitted(paper, name)
+        return models[name]
+
+    return model
