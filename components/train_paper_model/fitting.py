@@ -1,5 +1,6 @@
 """Fits each model of the paper on the training songs; the validation songs choose its settings."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from components.train_paper_model.request import PaperRequest
 from needledrop.encoders.cnn import CnnEncoder, CnnEnsemble
 from needledrop.encoders.cnn2014 import Cnn2014, Cnn2014Encoder, unit_scaler, unit_targets
 from needledrop.encoders.device import seeded_initialisation
-from needledrop.encoders.linear import fit_linear, scores_of_ridges
+from needledrop.encoders.linear import RIDGES, LinearEncoder, fit_linear, scores_of_ridges
 from needledrop.encoders.metric_learning import REGULARIZATIONS
 from needledrop.encoders.mlp import WEIGHT_DECAYS, MlpEncoder, fit_mlp
 from needledrop.encoders.mlr import fit_mlr
@@ -32,27 +33,29 @@ def fit_model(
     request: PaperRequest, material: PaperMaterial, checkpoint: str, journal: Journal
 ) -> Fitted:
     """Fit the model that is asked for; return it with figures of its training."""
-    fits: Mapping[str, Callable[[PaperRequest, PaperMaterial], Fitted]] = {
+    fits: Mapping[str, Callable[[PaperRequest, PaperMaterial, Journal], Fitted]] = {
         "mlr": _fit_mlr,
         "linear": _fit_linear,
         "mlp": _fit_mlp,
-        "cnn_mse": partial(_fit_cnn, checkpoint=checkpoint, journal=journal),
-        "cnn_wpe": partial(_fit_cnn, checkpoint=checkpoint, journal=journal),
-        "cnn2014": partial(_fit_cnn2014, checkpoint=checkpoint, journal=journal),
+        "cnn_mse": partial(_fit_cnn, checkpoint=checkpoint),
+        "cnn_wpe": partial(_fit_cnn, checkpoint=checkpoint),
+        "cnn2014": partial(_fit_cnn2014, checkpoint=checkpoint),
     }
-    return fits[request.model](request, material)
+    return fits[request.model](request, material, journal)
 
 
-def _fit_mlr(request: PaperRequest, material: PaperMaterial) -> Fitted:
+def _fit_mlr(request: PaperRequest, material: PaperMaterial, journal: Journal) -> Fitted:
+    songs = (material.bag_of_words, material.song_ids, material.bags, material.song_factors)
+    n_steps, n_done = len(REGULARIZATIONS) * request.mlr.n_steps, itertools.count(1)
     scores, models = {}, {}
-    for strength in REGULARIZATIONS:
-        config = replace(request.mlr, regularization=strength)
-        models[strength] = fit_mlr(
-            material.bag_of_words, material.song_ids, material.bags, material.song_factors, config
-        )
-        scores[strength] = material.validation.precision_of_scores(
-            models[strength].scores(material.validation_listeners, material.validation.new_songs)
-        )
+    with journal.progress(f"{request.key}, steps", n_steps, "step") as advance:
+        for strength in REGULARIZATIONS:
+            config = replace(request.mlr, regularization=strength)
+            model = fit_mlr(*songs, config, on_step=lambda: advance(next(n_done), ""))
+            models[strength] = model
+            scores[strength] = material.validation.precision_of_scores(
+                model.scores(material.validation_listeners, material.validation.new_songs)
+            )
     best = max(scores, key=scores.__getitem__)
     # The metric is learned; listeners may be known by validation songs, too.
     known = {"known_ids": material.known_ids, "known_bags": material.known_bags}
@@ -60,36 +63,27 @@ def _fit_mlr(request: PaperRequest, material: PaperMaterial) -> Fitted:
     return replace(models[best], **known), figures | {"n_parameters": models[best].metric.size}
 
 
-def _fit_linear(_request: PaperRequest, material: PaperMaterial) -> Fitted:
+def _fit_linear(request: PaperRequest, material: PaperMaterial, journal: Journal) -> Fitted:
     songs = (material.bag_of_words, material.bags, material.song_factors, material.scaler)
     bags = _validation_bags(material)
-    scores = scores_of_ridges(
-        *songs,
-        lambda encoder: material.validation.mean_average_precision(encoder.factors_of_bags(bags)),
-    )
+    with journal.progress(f"{request.key}, ridges", len(RIDGES), "ridge") as advance:
+        scores = scores_of_ridges(*songs, _scored(bags, material, advance))
     best = max(scores, key=scores.__getitem__)
     encoder = fit_linear(*songs, best)
     figures = {"validation_map_500": scores[best], "ridge": best}
     return encoder, figures | {"n_parameters": encoder.weights.size}
 
 
-def _fit_mlp(request: PaperRequest, material: PaperMaterial) -> Fitted:
+def _fit_mlp(request: PaperRequest, material: PaperMaterial, journal: Journal) -> Fitted:
+    songs = (material.bag_of_words, material.bags, material.song_factors, material.scaler)
     bags = _validation_bags(material)
-
-    def validation_map(encoder: MlpEncoder) -> float:
-        return material.validation.mean_average_precision(encoder.factors_of_bags(bags))
-
-    tried = {
-        decay: fit_mlp(
-            material.bag_of_words,
-            material.bags,
-            material.song_factors,
-            material.scaler,
-            replace(request.mlp, weight_decay=decay),
-            validation_map,
-        )
-        for decay in WEIGHT_DECAYS
-    }
+    n_epochs = len(WEIGHT_DECAYS) * request.mlp.n_epochs  # at most
+    with journal.progress(f"{request.key}, epochs", n_epochs, "epoch") as advance:
+        validation_map = _scored(bags, material, advance)
+        tried = {
+            decay: fit_mlp(*songs, replace(request.mlp, weight_decay=decay), validation_map)
+            for decay in WEIGHT_DECAYS
+        }
     best = max(tried, key=lambda decay: max(tried[decay][1]))
     encoder, scores = tried[best]
     n_parameters = sum(one.size for one in encoder.weights.values())
@@ -98,7 +92,7 @@ def _fit_mlp(request: PaperRequest, material: PaperMaterial) -> Fitted:
 
 
 def _fit_cnn(
-    request: PaperRequest, material: PaperMaterial, *, checkpoint: str, journal: Journal
+    request: PaperRequest, material: PaperMaterial, journal: Journal, *, checkpoint: str
 ) -> Fitted:
     frontend, scaler, training = material.features.frontend, material.scaler, request.training
     with seeded_initialisation(request.seed):
@@ -125,7 +119,7 @@ def _fit_cnn(
 
 
 def _fit_cnn2014(
-    request: PaperRequest, material: PaperMaterial, *, checkpoint: str, journal: Journal
+    request: PaperRequest, material: PaperMaterial, journal: Journal, *, checkpoint: str
 ) -> Fitted:
     features, config = material.features, request.cnn2014
     shortest = min(features.n_frames(song) for song in features.song_ids.tolist())
@@ -215,6 +209,20 @@ def _train(
         "n_epochs_before": n_before + 1,
         "n_parameters": sum(one.numel() for one in network.parameters()),
     }
+
+
+def _scored(
+    bags: np.ndarray, material: PaperMaterial, advance: Callable[[int, str], None]
+) -> Callable[[LinearEncoder | MlpEncoder], float]:
+    """Return what scores an encoder on the validation songs' bags, and says so each time."""
+    n_done = itertools.count(1)
+
+    def score(encoder: LinearEncoder | MlpEncoder) -> float:
+        precision = material.validation.mean_average_precision(encoder.factors_of_bags(bags))
+        advance(next(n_done), f"validation {precision:.4f}")
+        return precision
+
+    return score
 
 
 def _validation_bags(material: PaperMaterial) -> np.ndarray:

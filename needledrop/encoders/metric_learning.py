@@ -23,6 +23,7 @@ Shapes: n songs, d components of their features, q queries, c candidates, k fact
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,12 @@ def similar_by_usage(song_factors: Floats, n_similar: int) -> Indices:
     return similar
 
 
-def learned_metric(features: Doubles, similar: Indices, config: MlrConfig) -> Doubles:
+def learned_metric(
+    features: Doubles,
+    similar: Indices,
+    config: MlrConfig,
+    on_step: Callable[[], None] | None = None,
+) -> Doubles:
     """Learn W, (d, d), from songs' features (n, d) and each song's similar ones (n, |R|)."""
     generator = np.random.default_rng([config.seed, 4])
     n_songs, n_components = features.shape
@@ -146,6 +152,8 @@ def learned_metric(features: Doubles, similar: Indices, config: MlrConfig) -> Do
         if step >= config.n_steps // 2:
             average += metric
             n_averaged += 1
+        if on_step:
+            on_step()
     return average / n_averaged
 
 

@@ -8,6 +8,7 @@ Shapes: U listeners, I known songs, n songs, d principal components, B listeners
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -147,6 +148,7 @@ def fit_mlr(
     bags: Floats,
     song_factors: Floats,
     config: MlrConfig,
+    on_step: Callable[[], None] | None = None,
 ) -> MlrModel:
     """Learn the metric.
 
@@ -156,6 +158,7 @@ def fit_mlr(
         bags: (n, d), theirs.
         song_factors: (n, k), theirs; the nearest by cosine should come near.
         config: how.
+        on_step: called after each step.
 
     Raises:
         InputError: there are fewer than three songs.
@@ -175,6 +178,6 @@ def fit_mlr(
     unit = math.sqrt(2 * float(np.square(centred).sum(axis=1).mean())) or 1.0
     features = centred / unit
     similar = similar_by_usage(song_factors, config.n_similar)
-    metric = learned_metric(features, similar, config)
+    metric = learned_metric(features, similar, config, on_step)
     scaled = np.ascontiguousarray(metric / unit**2, dtype=np.float32)
     return MlrModel(bag_of_words, scaled, song_ids, bags, config)

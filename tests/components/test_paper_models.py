@@ -138,6 +138,21 @@ def test_a_finished_model_is_taken_and_not_trained_again(trained, tmp_path, caps
         assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("key", "what", "n_at_most"),
+    [("mlr#0", "steps", 120), ("linear#0", "ridges", 8), ("mlp#0", "epochs", 45)],
+)
+def test_each_training_tells_how_far_it_is(
+    trained, tmp_path, capsys, monkeypatch, key, what, n_at_most
+):
+    monkeypatch.setattr("components.journal._SECONDS_BETWEEN_LINES", 0)
+    request, out = PaperRequest.of(key, **SETTINGS), tmp_path / "out"
+    train_or_take(request, trained.material, str(tmp_path), "0", out, Journal("x"))
+    said = capsys.readouterr().out
+    assert f"{key}, {what}: 0/{n_at_most}" in said
+    assert f"{key}, {what}: 5/{n_at_most}" in said
+
+
 def test_a_network_that_was_stopped_goes_on_and_says_so(trained, tmp_path, monkeypatch):
     from needledrop.encoders.training_run import TrainingRun
 
