@@ -110,6 +110,8 @@ def _duration(text: str) -> float:
 def _submit(options: argparse.Namespace) -> int:
     from pipelines.submitting.submit import submit
 
+    if options.timeout is not None and not options.wait:
+        raise ConfigRejected("--timeout: expected --wait beside it; nobody else ends the run")
     return submit(
         pipeline_named(options.pipeline),
         connection_from(options),
@@ -154,6 +156,7 @@ def parameters_from(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigRejected: as for a run on this machine; or one without a default is missing.
     """
+    from needledrop.storage.opening import is_remote, place_at
     from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
 
     known = {
@@ -169,6 +172,9 @@ def parameters_from(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigRejected(
             f"expected {', '.join(missing)}; give --set {missing[0]}=URI, or a line in --config"
         )
+    for name in ("audio", "registry", "store", "workspace"):
+        if is_remote(values.get(name, "")) and not values[name].startswith("s3://"):
+            place_at(values[name])  # raises
     return values
 
 

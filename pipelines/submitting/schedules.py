@@ -121,6 +121,7 @@ def _make_disabled(schedule: Schedule, connection: Connection) -> str:
         ),
         find=find,
         what=f"make the schedule {schedule.name}",
+        named_by="recurring_run_id",
     )
     return str(made.recurring_run_id)
 

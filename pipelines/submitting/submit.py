@@ -9,7 +9,7 @@ from needledrop.artifacts import whole_file
 from needledrop.errors import ConfigRejected, NeedledropError
 from needledrop.exit_status import DONE, FAILED, NOT_PROMOTED
 from pipelines.submitting.connection import Connection
-from pipelines.submitting.following import RunTimedOut, follow, stoppable
+from pipelines.submitting.following import RunGivenUp, RunInterrupted, follow, stoppable
 from pipelines.submitting.package import DEPLOY, GATE, Package, package_pipeline
 from pipelines.submitting.runs import find_or_make_experiment, start_run
 from pipelines.submitting.steps import failure_of, is_promoted, said_by, steps_of
@@ -75,11 +75,10 @@ def submit(
                 poll_seconds=poll_seconds,
                 timeout_seconds=timeout_seconds,
             )
-        except KeyboardInterrupt:
-            conclude("cancelled", "it was interrupted from outside")
-            return FAILED
-        except RunTimedOut as error:
-            conclude("cancelled", str(error))
+        except RunGivenUp as error:
+            conclude("cancelled" if error.is_cancelled else "unknown", str(error))
+            if isinstance(error, RunInterrupted):
+                return FAILED
             raise
         except NeedledropError as error:
             conclude("unknown", f"it may still be at work: {error}")

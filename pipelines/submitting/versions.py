@@ -52,6 +52,7 @@ def upload(package: Package, connection: Connection) -> Version:
             pipelineid=pipeline.pipeline_id,
             find=lambda: _find_version(package, pipeline.pipeline_id, connection),
             what=f"upload the version {package.version}",
+            named_by="pipeline_version_id",
         )
     except ClusterRefused as refused:
         # Another process was quicker: the name is what makes a version, and it is there.
@@ -101,6 +102,7 @@ def _pipeline(package: Package, connection: Connection) -> Any:
             ),
             find=lambda: _find_pipeline(package, connection),
             what=f"create the pipeline {package.name}",
+            named_by="pipeline_id",
         )
     except ClusterRefused as refused:
         found = _find_pipeline(package, connection)
