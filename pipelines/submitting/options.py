@@ -130,12 +130,14 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipelines.submitting.cron import six_fields
     from pipelines.submitting.scheduling import remove, schedule, show
 
+    if sum(map(bool, (options.list, options.remove, options.cron))) > 1:
+        raise ConfigRejected("expected one of --list, --remove and --cron, got several")
     if options.list:
         return show(connection_from(options))
-    if not options.name:
+    if not (options.name or "").strip():
         raise ConfigRejected("expected --name NAME, or --list")
     if options.remove:
-        return remove(options.name, connection_from(options))
+        return remove(pipeline_named(options.pipeline).name, options.name, connection_from(options))
     if not options.cron:
         raise ConfigRejected('expected --cron "0 3 * * 1", or --remove, or --list')
     return schedule(
