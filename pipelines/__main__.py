@@ -198,8 +198,13 @@ def _rollback(options: argparse.Namespace) -> int:
     from components.deploy_predictor.config import DeployConfig
     from components.deploy_predictor.rolling_back import roll_back
 
-    if options.out is None and (options.registry is None or options.store is None):
+    if options.out is None and not (options.registry and options.store):
         raise ConfigRejected("expected --out DIR, or both --registry URI and --store URI")
+    if options.namespace and not options.cluster:
+        raise ConfigRejected(
+            "--namespace: expected --cluster beside it; without it KServe goes on with the version "
+            "that is taken back"
+        )
     config = DeployConfig(
         deploy_to="kserve" if options.cluster else "registry",
         namespace=options.namespace,

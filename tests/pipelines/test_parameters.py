@@ -207,6 +207,8 @@ def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
         (["run", "train", "--out", "x", "--set", "n_factors=x"], "a whole number"),
         (["run", "train", "--out", "x"], "expected --data DIR"),
         (["run", "train"], "--out"),
+        (["rollback", "--registry", "", "--store", ""], "expected --out DIR, or both --registry"),
+        (["rollback", "--out", "x", "--namespace", "y"], "--namespace: expected --cluster beside"),
         (["fly"], "invalid choice"),
     ],
 )
