@@ -146,6 +146,7 @@ def _check_writable(folder: Path, name: str) -> None:
 
 def _check_places(values: dict[str, Any], *, trains: bool) -> None:
     """Find out now, and not after an hour of training, which place is none or can't be used."""
+    from components.deploy_predictor.config import KSERVE
     from feature_repo.opening import profile_path
     from needledrop.promotion.registry import Registry
     from needledrop.storage.opening import is_remote, place_at
@@ -159,6 +160,10 @@ def _check_places(values: dict[str, Any], *, trains: bool) -> None:
         profile_path(None, of_uri=True)
     if "registry" in values:
         Registry(values["registry"]).champion()
+    if values.get("deploy_to") == KSERVE:
+        from components.deploy_predictor.cluster import Cluster
+
+        Cluster(values.get("predictor_name", "needledrop"), values.get("namespace", ""))
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:

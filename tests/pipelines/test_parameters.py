@@ -162,6 +162,18 @@ def test_a_place_that_can_not_be_written_is_told_before_anything_starts(data, an
     assert not (data.parent / "out" / "artifacts").exists()
 
 
+def test_a_run_that_needs_a_cluster_says_so_before_anything_starts(
+    data, answer, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    status, out, err = answer(
+        *("run", "train", "--data", data, "--out", tmp_path / "out"),
+        *("--set", "deploy_to=kserve", "--set", "namespace=music"),
+    )
+    assert (status, out) == (1, "")
+    assert "expected the credentials of a pod, or a kubeconfig in KUBECONFIG" in err
+
+
 def test_whole_numbers_are_numbers_and_lists_are_lists():
     values = checked(parsed_settings(["dropout=0", "n_filters=[8, 8, 8]"], KNOWN), KNOWN)
     assert values["dropout"] == 0.0
