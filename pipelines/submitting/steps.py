@@ -65,8 +65,8 @@ def _step(name: str, times: list[Any]) -> Step:
     seconds = [_seconds(detail) for detail in times]
     return Step(
         name,
-        # What counts most of those that there are; else they are all alike, or the last one counts.
-        next((state for state in ("failed", "running", "pending") if state in states), states[-1]),
+        # Where none is at work, the last one counts: one before may have failed and been repeated.
+        next((state for state in ("running", "pending") if state in states), states[-1]),
         None if None in seconds else sum(one for one in seconds if one is not None),
         n_times=len(times),
         n_done=states.count("succeeded"),

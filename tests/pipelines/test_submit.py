@@ -232,6 +232,15 @@ def test_a_loop_is_one_step_and_each_change_is_one_line(server, submit, monkeypa
     assert lines == ["hear-shard: running (1 of 3 done)", "hear-shard: succeeded (3 of 3 done)"]
 
 
+def test_a_step_that_failed_and_was_repeated_has_ended_well(server, submit, monkeypatch):
+    state, details = kfp_server.script("promoted")[-1]
+    repeated = [*details[:-2], task("deploy-predictor", "FAILED"), *details[-2:]]
+    monkeypatch.setattr(kfp_server, "script", lambda _: [(state, repeated)])
+    status, out, _ = submit("--wait")
+    assert status == 0
+    assert "deploy-predictor: succeeded (1 of 2 done)" in out
+
+
 # What fails on the way.
 
 
@@ -254,7 +263,8 @@ def test_an_error_of_the_server_does_not_end_the_following(server, submit):
 
 
 def test_waiting_for_an_answer_is_not_silent(server, submit):
-    server.faults.append(Fault("GET", r"/runs/[\w-]+$", 503, times=5, after=1))
+    soon = {"Retry-After": "0"}
+    server.faults.append(Fault("GET", r"/runs/[\w-]+$", 503, times=5, headers=soon, after=1))
     status, _, err = submit("--wait", patience="60s")
     assert status == 0
     assert err == f"{server.url}: status 503; asking again for up to 60 s to read the run\n"
