@@ -176,7 +176,8 @@ def _list_parameters(options: argparse.Namespace) -> int:
 
     for parameter in _settable(parameters_of(pipeline_named(options.pipeline))).values():
         default = "" if parameter.default is None else f" = {parameter.default}"
-        print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {parameter.description}")
+        meaning = " ".join(parameter.description.split())
+        print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {meaning}")
     return 0
 
 

@@ -328,6 +328,15 @@ def test_a_refusal_is_one_sentence_and_not_tried_again(server, submit, kind, sen
     assert server.asked("GET", "/pipelines$|/pipelines\\?") == 1
 
 
+def test_a_run_that_could_not_be_started_says_why_in_the_summary(server, submit, tmp_path):
+    server.faults.append(Fault("GET", "/pipelines$", 403, times=99))
+    assert submit(f"--summary={tmp_path / 's.md'}")[0] == 1
+    summary = (tmp_path / "s.md").read_text()
+    assert summary.startswith("## needledrop-train: could not be started\n\n")
+    assert "may list the pipelines, got 403" in summary
+    assert TOKEN not in summary
+
+
 @pytest.mark.parametrize("kind", [429, 503, "cut", "lost"])
 def test_trouble_while_following_is_asked_again(server, submit, kind):
     headers = {"Retry-After": "0"} if kind == 429 else {}
