@@ -92,13 +92,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _song_ids(given: list[str]) -> list[str]:
-    """The ids, each once, some of them from standard input."""
-    ids = [
-        song_id
-        for one in given
-        for song_id in (map(str.strip, sys.stdin) if one == "-" else [one])
-        if song_id
-    ]
+    """The ids, each once, some of them from standard input.
+
+    Raises:
+        ConfigRejected: there are none, or they are no text.
+    """
+    try:
+        lines = [line for one in given for line in (sys.stdin if one == "-" else [one])]
+        "".join(lines).encode()
+    except UnicodeError:
+        raise ConfigRejected(
+            "expected song ids in UTF-8, got something else; convert the list, as with iconv"
+        ) from None
+    # Some systems begin a text with a mark of their own, which nobody sees.
+    ids = [song_id for line in lines if (song_id := line.removeprefix("\ufeff").strip())]
     if not ids:
         raise ConfigRejected("expected song ids, got none; give some, or one a line after -")
     return list(dict.fromkeys(ids))

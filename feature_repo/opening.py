@@ -186,6 +186,8 @@ def _markers(store: "feast.FeatureStore", folder: Path, root: str | None) -> Mar
 
 def _registered_store(folder: Path, profile: Path, root: str | None) -> "feast.FeatureStore | None":
     """The store, when these very definitions are registered and its local files are there."""
+    import yaml
+
     from feature_repo.engine import feast
 
     try:
@@ -197,6 +199,8 @@ def _registered_store(folder: Path, profile: Path, root: str | None) -> "feast.F
         views = {view.name for view in store.list_feature_views()}
     except (ArtifactBroken, DecodeError, OSError):
         return None
+    except (yaml.YAMLError, feast.repo_config.FeastConfigError, TypeError, UnicodeDecodeError):
+        return None  # its copy of the profile is damaged, which is written again
     online_file = _online_file(store)
     is_whole = views.issuperset(KEYS) and (online_file is None or online_file.is_file())
     return store if is_whole else None

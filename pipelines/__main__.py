@@ -146,6 +146,7 @@ def _check_writable(folder: Path, name: str) -> None:
 
 def _check_places(values: dict[str, Any], *, trains: bool) -> None:
     """Find out now, and not after an hour of training, which place is none or can't be used."""
+    from components.deploy_predictor.config import KSERVE
     from feature_repo.opening import profile_path
     from needledrop.promotion.registry import Registry
     from needledrop.storage.opening import is_remote, place_at
@@ -159,6 +160,10 @@ def _check_places(values: dict[str, Any], *, trains: bool) -> None:
         profile_path(None, of_uri=True)
     if "registry" in values:
         Registry(values["registry"]).champion()
+    if values.get("deploy_to") == KSERVE:
+        from components.deploy_predictor.cluster import Cluster
+
+        Cluster(values.get("predictor_name", "needledrop"), values.get("namespace", ""))
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +176,8 @@ def _list_parameters(options: argparse.Namespace) -> int:
 
     for parameter in _settable(parameters_of(pipeline_named(options.pipeline))).values():
         default = "" if parameter.default is None else f" = {parameter.default}"
-        print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {parameter.description}")
+        meaning = " ".join(parameter.description.split())
+        print(f"{parameter.name}: {parameter.kind.__name__}{default}\n    {meaning}")
     return 0
 
 
@@ -198,8 +204,13 @@ def _rollback(options: argparse.Namespace) -> int:
     from components.deploy_predictor.config import DeployConfig
     from components.deploy_predictor.rolling_back import roll_back
 
-    if options.out is None and (options.registry is None or options.store is None):
+    if options.out is None and not (options.registry and options.store):
         raise ConfigRejected("expected --out DIR, or both --registry URI and --store URI")
+    if options.namespace and not options.cluster:
+        raise ConfigRejected(
+            "--namespace: expected --cluster beside it; without it KServe goes on with the version "
+            "that is taken back"
+        )
     config = DeployConfig(
         deploy_to="kserve" if options.cluster else "registry",
         namespace=options.namespace,

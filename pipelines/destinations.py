@@ -26,6 +26,7 @@ from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
+from needledrop.ranking.paper import TRAINED, plan_of
 from needledrop.ranking.tag_prediction import TagConfig
 from pipelines.cluster_settings import GpuRequest
 
@@ -136,8 +137,13 @@ def build_configurations(values: Mapping[str, Any]) -> None:
             arguments["f_max_hz"] = arguments["sample_rate_hz"] / 2
         if kind is DecodeLimits and "window_seconds" in values:
             arguments["min_seconds"] = values["window_seconds"]
+        # As the step validate_plays takes it: 0 accepts any age.
+        if kind is ValidationConfig and values.get("max_age_days"):
+            arguments["max_age_days"] = values["max_age_days"]
         if arguments:
             _build(kind, arguments)
+    if "models" in values or "n_seeds" in values:
+        plan_of(values.get("models", list(TRAINED)), values.get("n_seeds", 1))
 
 
 def _build(kind: type, arguments: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ accepts the value.
 import dataclasses
 import difflib
 import json
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,18 @@ def parameters_of(pipeline: Any) -> dict[str, Parameter]:
     }
 
 
+class _Once(yaml.SafeLoader):
+    """A safe loader that refuses a key that is there twice; YAML's own would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"each key once, got {twice[0]} twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a YAML file of parameters.
 
@@ -53,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigRejected: it can't be read, or is no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506  (a safe loader)
     except OSError as error:
         raise ConfigRejected(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -117,22 +130,33 @@ def _parsed(text: str, parameter: Parameter) -> Any:
 
 def _typed(value: Any, parameter: Parameter) -> Any:
     if parameter.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    is_a_number = isinstance(value, parameter.kind) and not (
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    is_of_kind = isinstance(value, parameter.kind) and not (
         isinstance(value, bool) and parameter.kind is not bool
     )
-    if not is_a_number:
+    if not is_of_kind or not _carries(value, parameter):
         raise ConfigRejected(_expectation(parameter, repr(value)))
     return value
 
 
+def _carries(value: Any, parameter: Parameter) -> bool:
+    """Tell whether JSON has the number, and a list holds what its default holds."""
+    if parameter.kind is float:
+        return math.isfinite(value)
+    if parameter.kind is list and parameter.default:
+        kind = type(parameter.default[0])
+        return all(type(each) is kind for each in value)
+    return True
+
+
 def _expectation(parameter: Parameter, got: str) -> str:
+    example = json.dumps((parameter.default or [128, 256])[:2]) if parameter.kind is list else ""
     names = {
-        str: "a text",
+        str: "a text (in YAML, a number in quotes is one)",
         int: "a whole number",
         float: "a number",
         bool: "true or false",
-        list: "a list such as [128, 256]",
+        list: f"a list such as {example}",
         dict: "a mapping",
     }
     return f"{parameter.name}: expected {names[parameter.kind]}, got {got}"

@@ -22,6 +22,7 @@ from kubernetes.config import (
 )
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
 from components.deploy_predictor.inference_service import API_VERSION, Json
 from needledrop.errors import DeployFailed, NeedledropError
@@ -32,6 +33,7 @@ _N_CONFLICTS = 6
 _LONGEST_PAUSE_SECONDS = 15.0
 _REQUEST_SECONDS = (10, 60)
 _LONGEST_MESSAGE = 500
+_NO_CREDENTIALS = (ConfigException, OSError, TypeError, UnicodeDecodeError, YAMLError)
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -66,7 +68,7 @@ class Cluster:
                 load_incluster_config(configuration)
             else:
                 load_kube_config(_kubeconfig(), client_configuration=configuration)
-        except (ConfigException, OSError, TypeError) as error:
+        except _NO_CREDENTIALS as error:
             raise self.failure(
                 "expected the credentials of a pod, or a kubeconfig in KUBECONFIG, to reach a "
                 f"cluster, found none ({type(error).__name__}); {self.without}"
@@ -215,7 +217,7 @@ def _own_namespace() -> str:
     """Return the namespace of the pod, or of the kubeconfig's context."""
     with contextlib.suppress(OSError):
         return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
-    with contextlib.suppress(ConfigException, OSError, TypeError):
+    with contextlib.suppress(*_NO_CREDENTIALS):
         context = list_kube_config_contexts(_kubeconfig())[1]["context"]
         return str(context.get("namespace") or "default")
     return "default"

@@ -135,7 +135,9 @@ class _Promotion:
 
         Raises:
             RegistryConflict: the champion isn't the one that the candidate was judged against.
+            ArtifactBroken: the history of the champions is damaged, which lets no pointer move.
         """
+        self.registry.history()
         present = self.registry.champion()
         if present not in (self.verdict.champion_version, self.candidate.version):
             raise RegistryConflict(

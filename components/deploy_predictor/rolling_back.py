@@ -32,11 +32,13 @@ def roll_back(
     Raises:
         NoChampion: there is nothing to roll back to.
         StoreMissing: there is no store; nothing is made in its place.
-        ArtifactBroken: the previous champion, or its factors, are no longer there.
+        ArtifactBroken: the previous champion, or its factors, are no longer there; or the history
+            of the champions is damaged.
         DeployFailed: the cluster doesn't take it; the present version goes on serving.
     """
     registry = Registry(registry_path)
     champion, target = registry.champion(), registry.rollback_target()
+    registry.history()  # a damaged one lets no pointer move: before other factors go online
     previous = Bundle.load(registry.bundle_path(target))
     from feature_repo.store import FactorStore  # takes seconds: only when there is work for it
 

@@ -211,7 +211,7 @@ class Bundle:
         got = fingerprint_of_folder(folder, without=(_FINGERPRINT_FILE,))
         if got != expected:
             raise ArtifactBroken(
-                f"bundle {folder.name}: expected the fingerprint {expected}, got {got}; it was "
+                f"bundle in {folder}: expected the fingerprint {expected}, got {got}; it was "
                 "changed after it was made, so take it from where it was made again"
             )
         about = read_json(folder / "bundle.json")
@@ -228,7 +228,7 @@ class Bundle:
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ArtifactBroken(
-                f"bundle {folder.name}: its files don't fit together ({error}); was it made by "
+                f"bundle in {folder}: its files don't fit together ({error}); was it made by "
                 "another version of needledrop?"
             ) from error
 

@@ -69,6 +69,8 @@ class TrainingConfig:
             raise ConfigRejected(
                 f"training.averaging: expected 0 <= decay < 1, got {self.averaging}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigRejected(f"training.seed: expected 0 to {2**32 - 1}, got {self.seed}")
         if self.masked_bands < 0:
             raise ConfigRejected(
                 f"training.masked_bands: expected a number >= 0, got {self.masked_bands}"

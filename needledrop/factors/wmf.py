@@ -68,6 +68,8 @@ class WmfConfig:
             raise ConfigRejected(f"wmf.n_iterations: expected 1 to 1000, got {self.n_iterations}")
         if self.solver not in ("cholesky", "cg"):
             raise ConfigRejected(f"wmf.solver: expected cholesky or cg, got {self.solver!r}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigRejected(f"wmf.seed: expected 0 to {2**32 - 1}, got {self.seed}")
         if self.engine not in ("implicit", "torch", "spark"):
             raise ConfigRejected(
                 f"wmf.engine: expected implicit, torch or spark, got {self.engine!r}"

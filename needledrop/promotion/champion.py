@@ -184,6 +184,7 @@ def _moves_from(lines: list[str], uri: str) -> list[Move]:
         return [Move(**json.loads(line)) for line in lines]
     except (TypeError, ValueError) as error:
         raise ArtifactBroken(
-            f"expected one move a line in the {_HISTORY} of {uri}, got something else ({error}); "
-            "restore it"
+            f"expected one move a line in the history of {uri} (history.jsonl, or in an object "
+            f"store the objects below history/), got something else ({error}); mend that line, or "
+            "move the file away: the champion pointer alone counts"
         ) from error

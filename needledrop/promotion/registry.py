@@ -38,6 +38,7 @@ from needledrop.storage.place import json_in_folder
 __all__ = ["Move", "Registry"]
 
 _MODEL_CARD = "MODEL_CARD.md"
+_RECORDED = {"version", "bundle_fingerprint", "added_at"}
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -289,7 +290,14 @@ class Registry:
 
     def _record(self, version: str) -> dict[str, Any] | None:
         """Return a version's record; None where there is no such version."""
-        record: dict[str, Any] | None = json_in_folder(self._versions, version, "record.json")
+        record = json_in_folder(self._versions, version, "record.json")
+        if record is None:
+            return None
+        if not isinstance(record, dict) or not record.keys() >= _RECORDED:
+            raise ArtifactBroken(
+                f"expected {', '.join(sorted(_RECORDED))} in {self._versions.uri}/{version}/"
+                "record.json, got something else; restore it, or remove the folder and train again"
+            )
         return record
 
     def _known_record(self, version: str) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class TagConfig:
                 raise ConfigRejected(
                     f"tags.{name}: expected a number >= {lowest}, got {getattr(self, name)}"
                 )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigRejected(f"tags.seed: expected 0 to {2**32 - 1}, got {self.seed}")
         if not 0 < self.inverse_penalty < float("inf"):
             raise ConfigRejected(
                 f"tags.inverse_penalty: expected a number > 0, got {self.inverse_penalty}"

@@ -6,6 +6,8 @@ after an answer that didn't come it is looked for before it is made again. docs/
 this isn't kfp.Client.
 """
 
+import ssl
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from pipelines.submitting.patience import Answer, NoAnswer, persist
 from pipelines.submitting.refusals import Request
 from pipelines.submitting.token import TokenSource
 
-_REQUEST_SECONDS = (10, 60)  # to connect, to answer
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
 _FIRST_CONTACT_SECONDS = 10.0  # a wrong host should not take a run's patience to find out
 
 
@@ -96,7 +98,7 @@ class Connection:
                 response_type="str",
                 auth_settings=["Bearer"],
                 _return_http_data_only=True,
-                _request_timeout=_REQUEST_SECONDS,
+                _request_timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
             )
         except (ApiException, urllib3.exceptions.HTTPError, ValueError, AttributeError):
             return ""
@@ -108,6 +110,7 @@ class Connection:
         *arguments: Any,
         what: str,
         patience_seconds: float | None = None,
+        goes_on: str = "",
         **more: Any,
     ) -> Answer:
         """Ask, again if need be, what may be asked twice.
@@ -117,13 +120,15 @@ class Connection:
             *arguments: of the method.
             what: is asked for, for messages: "read the run".
             patience_seconds: to go on for; the connection's own where it is None.
+            goes_on: page of the run that goes on whatever is answered, for messages.
             **more: arguments of the method.
 
         Raises:
             ClusterRefused: the answer is no.
             ClusterUnreachable: no whole answer came.
         """
-        return self._persist(question, arguments, more, lambda: None, what, patience_seconds)
+        request = Request(what, self.host, self.namespace, self._token.origin, goes_on)
+        return self._persist(question, arguments, more, lambda: None, request, "", patience_seconds)
 
     def create(
         self,
@@ -131,6 +136,7 @@ class Connection:
         *arguments: Any,
         find: Callable[[], Answer | None],
         what: str,
+        named_by: str,
         **more: Any,
     ) -> Answer:
         """Create one thing, and one only: look for it before trying again.
@@ -140,13 +146,15 @@ class Connection:
             *arguments: of the method.
             find: returns the thing where the lost request made it after all.
             what: is done, for messages.
+            named_by: attribute of the answer that holds its id.
             **more: arguments of the method.
 
         Raises:
             ClusterRefused: the answer is no.
             ClusterUnreachable: no whole answer came; the thing may exist.
         """
-        return self._persist(make, arguments, more, find, what, None)
+        request = Request(what, self.host, self.namespace, self._token.origin)
+        return self._persist(make, arguments, more, find, request, named_by, None)
 
     def _persist(
         self,
@@ -154,32 +162,43 @@ class Connection:
         arguments: tuple[Any, ...],
         more: dict[str, Any],
         find: Callable[[], Answer | None],
-        what: str,
+        request: Request,
+        named_by: str,
         patience_seconds: float | None,
     ) -> Answer:
-        request = Request(what, self.host, self.namespace, self._token.origin)
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
+        timeout = (_CONNECT_SECONDS, min(_ANSWER_SECONDS, max(1.0, patience)))
 
         def attempt() -> Answer:
             self._api.last_response = None
             try:
-                answer = method(*arguments, _request_timeout=_REQUEST_SECONDS, **more)
+                answer = method(*arguments, _request_timeout=timeout, **more)
             except (ApiException, urllib3.exceptions.HTTPError) as error:
                 raise request.trouble(error) from None
             except (ValueError, TypeError, AttributeError) as error:
                 request.check(self._api.last_response)
                 raise request.trouble(error) from None
             request.check(self._api.last_response)
+            if answer is None or (named_by and not getattr(answer, named_by, None)):
+                raise request.without(named_by or "content")
             return answer
 
+        def tell(trouble: NoAnswer) -> None:
+            print(
+                f"{self.host}: {trouble}; asking again for up to {patience:.0f} s to "
+                f"{request.what}",
+                file=sys.stderr,
+                flush=True,
+            )
+
         try:
-            return persist(attempt, find, patience)
+            return persist(attempt, find, patience, tell)
         except NoAnswer as last:
             raise request.unreachable(last, patience) from None
 
     def _configuration(self, ca_cert: Path | None) -> kfp_server_api.Configuration:
-        if ca_cert is not None and not ca_cert.is_file():
-            raise ConfigRejected(f"--ca-cert {ca_cert}: expected a file of certificates (PEM)")
+        if ca_cert is not None:
+            _check_certificates(ca_cert)
         configuration = kfp_server_api.Configuration(host=self.host)
         configuration.ssl_ca_cert = str(ca_cert) if ca_cert else None
         # urllib3 would wait for as long as Retry-After says, and follow to login pages.
@@ -198,6 +217,16 @@ class Connection:
             configuration.api_key_prefix["authorization"] = "Bearer"
             configuration.refresh_api_key_hook = renew
         return configuration
+
+
+def _check_certificates(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or "" if not isinstance(error, ssl.SSLError) else "none in it"
+        raise ConfigRejected(
+            f"--ca-cert {path}: expected a file of certificates (PEM), got: {reason}"
+        ) from None
 
 
 def _checked_host(host: str, option: str) -> str:

@@ -110,6 +110,8 @@ def _duration(text: str) -> float:
 def _submit(options: argparse.Namespace) -> int:
     from pipelines.submitting.submit import submit
 
+    if options.timeout is not None and not options.wait:
+        raise ConfigRejected("--timeout: expected --wait beside it; nobody else ends the run")
     return submit(
         pipeline_named(options.pipeline),
         connection_from(options),
@@ -128,12 +130,14 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipelines.submitting.cron import six_fields
     from pipelines.submitting.scheduling import remove, schedule, show
 
+    if sum(map(bool, (options.list, options.remove, options.cron))) > 1:
+        raise ConfigRejected("expected one of --list, --remove and --cron, got several")
     if options.list:
         return show(connection_from(options))
-    if not options.name:
+    if not (options.name or "").strip():
         raise ConfigRejected("expected --name NAME, or --list")
     if options.remove:
-        return remove(options.name, connection_from(options))
+        return remove(pipeline_named(options.pipeline).name, options.name, connection_from(options))
     if not options.cron:
         raise ConfigRejected('expected --cron "0 3 * * 1", or --remove, or --list')
     return schedule(
@@ -154,6 +158,7 @@ def parameters_from(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigRejected: as for a run on this machine; or one without a default is missing.
     """
+    from needledrop.storage.opening import is_remote, place_at
     from pipelines.parameters import checked, parameters_of, parsed_settings, read_config
 
     known = {
@@ -169,6 +174,9 @@ def parameters_from(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigRejected(
             f"expected {', '.join(missing)}; give --set {missing[0]}=URI, or a line in --config"
         )
+    for name in ("audio", "registry", "store", "workspace"):
+        if is_remote(values.get(name, "")) and not values[name].startswith("s3://"):
+            place_at(values[name])  # raises
     return values
 
 

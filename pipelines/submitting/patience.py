@@ -10,6 +10,7 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 30.0
+_SILENT_TRIES, _SILENT_SECONDS = 3, 5.0
 
 
 class NoAnswer(Exception):
@@ -25,7 +26,10 @@ class NoAnswer(Exception):
 
 
 def persist(
-    attempt: Callable[[], Answer], find: Callable[[], Answer | None], patience_seconds: float
+    attempt: Callable[[], Answer],
+    find: Callable[[], Answer | None],
+    patience_seconds: float,
+    tell: Callable[[NoAnswer], None],
 ) -> Answer:
     """Attempt until there is an answer, with growing pauses of random length in between.
 
@@ -33,12 +37,13 @@ def persist(
         attempt: raises NoAnswer where it may be made again.
         find: called after each pause; what it returns, unless None, is the answer.
         patience_seconds: a pause that would end later than that isn't begun.
+        tell: called once, where it takes more than a moment, so that nobody waits without a word.
 
     Raises:
         NoAnswer: the last one, when patience ends.
     """
     deadline = time.monotonic() + patience_seconds
-    longest = _FIRST_PAUSE_SECONDS
+    longest, n_tries, is_told = _FIRST_PAUSE_SECONDS, 0, False
     while True:
         try:
             return attempt()
@@ -49,6 +54,10 @@ def persist(
                 longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
             if time.monotonic() + pause > deadline:
                 raise
+            n_tries += 1
+            if not is_told and (n_tries > _SILENT_TRIES or pause > _SILENT_SECONDS):
+                tell(trouble)
+                is_told = True
         time.sleep(pause)
         if (found := find()) is not None:
             return found

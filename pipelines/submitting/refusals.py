@@ -47,12 +47,14 @@ class Request:
         host: that was asked.
         namespace: empty on a cluster of one user.
         token_from: where the token came from.
+        goes_on: page of the run that goes on whatever is answered; empty where there is none.
     """
 
     what: str
     host: str
     namespace: str
     token_from: str
+    goes_on: str = ""
 
     def trouble(self, error: Exception) -> Exception:
         """Return what to raise for an error of the API's client: NoAnswer, or a refusal."""
@@ -77,12 +79,21 @@ class Request:
         except ValueError:
             raise NoAnswer("an answer that was cut off") from None
 
+    def without(self, missing: str) -> ClusterRefused:
+        """Return the error for an answer that lacks what it is asked for."""
+        return self._wrong_form(f"it has no {missing}")
+
     def unreachable(self, last: NoAnswer, patience_seconds: float) -> ClusterUnreachable:
         """Return the error for the end of patience."""
         return ClusterUnreachable(
             f"{self.host}: expected to {self.what}, got {last}; tried for "
-            f"{patience_seconds:.0f} s; when it answers again, run the same command"
+            f"{patience_seconds:.0f} s; "
+            + self._advice("when it answers again, run the same command")
         )
+
+    def _advice(self, usual: str) -> str:
+        """Advise; but nobody to start a second run beside one that is at work."""
+        return f"the run may go on: {self.goes_on}" if self.goes_on else usual
 
     def _trouble_of_status(self, error: ApiException) -> Exception:
         status = error.status or 0
@@ -94,20 +105,32 @@ class Request:
             return NoAnswer(
                 f"status {status}", pause_from((error.headers or {}).get("Retry-After"))
             )
+        if status == 500 and self.goes_on:
+            # Kubeflow's word for what its database has for a moment: no reason to lose a run.
+            return NoAnswer(f"status 500{_message_of(error.body)}")
         if 300 <= status < 400:
             return self._not_the_api("a redirection, most likely to a login page")
         asked = f"{self.host}, namespace {self.namespace}" if self.namespace else self.host
         said = _message_of(error.body)
-        sentences = {
-            401: f"expected the token ({self.token_from}) to be accepted, got 401 (absent, expired "
-            "or of another audience); give a fresh one with --token-file or NEEDLEDROP_KFP_TOKEN",
-            403: f"expected that the token ({self.token_from}) may {self.what}, got 403{said}; "
-            "have its owner made a contributor of the namespace, or give another --namespace",
-            404: f"expected to {self.what}, got 404{said}; check --host and --namespace, or, "
-            "if someone deleted what is asked for, run the same command again",
+        got = f"expected to {self.what}, got {status}{said}"
+        told = {
+            401: (
+                f"expected the token ({self.token_from}) to be accepted, got 401 (absent, expired "
+                "or of another audience)",
+                "give a fresh one with --token-file or NEEDLEDROP_KFP_TOKEN",
+            ),
+            403: (
+                f"expected that the token ({self.token_from}) may {self.what}, got 403{said}",
+                "have its owner made a contributor of the namespace, or give another --namespace",
+            ),
+            404: (
+                got,
+                "check --host and --namespace, or, if someone deleted what is asked for, run the "
+                "same command again",
+            ),
         }
-        other = f"expected to {self.what}, got {status}{said}; mend that and run again"
-        return ClusterRefused(status, f"{asked}: {sentences.get(status, other)}")
+        sentence, advice = told.get(status, (got, "mend that and run again"))
+        return ClusterRefused(status, f"{asked}: {sentence}; {self._advice(advice)}")
 
     def _trouble_of_network(self, error: urllib3.exceptions.HTTPError) -> Exception:
         reason = getattr(error, "reason", None) or error
@@ -118,6 +141,12 @@ class Request:
         return NoAnswer(_NETWORK.get(type(reason).__name__, type(reason).__name__))
 
     def _untrusted(self, reason: str) -> ClusterRefused:
+        if "WRONG_VERSION_NUMBER" in reason:
+            return ClusterRefused(
+                0,
+                f"{self.host}: expected a server that speaks TLS, got one that doesn't at this "
+                "port; give its address with http://, or another port",
+            )
         return ClusterRefused(
             0,
             f"{self.host}: expected a certificate that can be trusted, got: "
@@ -129,14 +158,16 @@ class Request:
         return ClusterRefused(
             0,
             f"{self.host}: expected to {self.what}, got an answer that isn't in the API's form "
-            f"({why}); is it a Kubeflow Pipelines 2?",
+            f"({why}); {self._advice('is it a Kubeflow Pipelines 2?')}",
         )
 
     def _not_the_api(self, got: str) -> ClusterRefused:
         return ClusterRefused(
             0,
-            f"{self.host}: expected the API of Kubeflow Pipelines, got {got}; give a token "
-            "(--token-file), or a --host under which /apis/v2beta1/healthz answers",
+            f"{self.host}: expected the API of Kubeflow Pipelines, got {got}; "
+            + self._advice(
+                "give a token (--token-file), or a --host under which /apis/v2beta1/healthz answers"
+            ),
         )
 
 

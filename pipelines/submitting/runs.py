@@ -10,6 +10,7 @@ import kfp_server_api
 
 from needledrop.errors import NeedledropError
 from pipelines.submitting.connection import Connection
+from pipelines.submitting.refusals import ClusterRefused
 from pipelines.submitting.versions import Version, named
 
 _LAST_WORD_SECONDS = 10.0
@@ -27,12 +28,21 @@ def find_or_make_experiment(name: str, connection: Connection) -> str:
         )
         return next(iter(listed.experiments or []), None)
 
-    made = find() or connection.create(
-        connection.experiments.experiment_service_create_experiment,
-        kfp_server_api.V2beta1Experiment(display_name=name, namespace=connection.namespace or None),
-        find=find,
-        what=f"create the experiment {name}",
-    )
+    try:
+        made = find() or connection.create(
+            connection.experiments.experiment_service_create_experiment,
+            kfp_server_api.V2beta1Experiment(
+                display_name=name, namespace=connection.namespace or None
+            ),
+            find=find,
+            what=f"create the experiment {name}",
+            named_by="experiment_id",
+        )
+    except ClusterRefused as refused:
+        # Another process was quicker.
+        made = find() if refused.status == 409 else None
+        if made is None:
+            raise
     return str(made.experiment_id)
 
 
@@ -80,6 +90,7 @@ def start_run(
             ),
             find=lambda: next(iter(find()), None),
             what="start a run",
+            named_by="run_id",
         )
         if n_tries == 1:
             return started
@@ -96,7 +107,12 @@ def start_run(
 
 def read_run(run_id: str, connection: Connection) -> Any:
     """Return a run as it is now."""
-    return connection.ask(connection.runs.run_service_get_run, run_id, what="read the run")
+    return connection.ask(
+        connection.runs.run_service_get_run,
+        run_id,
+        what="read the run",
+        goes_on=connection.run_url(run_id),
+    )
 
 
 def terminate_run(

@@ -12,11 +12,44 @@ from typing import Any
 
 import kfp_server_api
 
-from needledrop.errors import NeedledropError
+from needledrop.errors import ConfigRejected, NeedledropError
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.versions import Version, named
 
 _ENABLE, _DISABLE = "ENABLE", "DISABLE"
+_MARK = "needledrop schedule "  # begins the description of each, which ends with a name of its own
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose schedules may be changed and removed: several teams may share a namespace.
+
+    Attributes:
+        pipeline: its name.
+        pipeline_id: on the cluster; empty where it is there no longer.
+    """
+
+    pipeline: str
+    pipeline_id: str
+
+    def check(self, found: Sequence[Any]) -> None:
+        """Look at recurring runs before one of them is touched.
+
+        Raises:
+            ConfigRejected: one is somebody else's.
+        """
+        for each in found:
+            reference = each.pipeline_version_reference
+            if not (each.description or "").startswith(_MARK):
+                whose = "one that needledrop did not make"
+            elif self.pipeline_id and reference and reference.pipeline_id != self.pipeline_id:
+                whose = "one of another pipeline"
+            else:
+                continue
+            raise ConfigRejected(
+                f"--name {each.display_name}: expected a schedule of {self.pipeline}, got {whose}; "
+                "nothing was changed: give another --name, or remove that one in Kubeflow's pages"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,14 +92,16 @@ def list_schedules(connection: Connection, name: str | None = None) -> list[Any]
             return found
 
 
-def put_schedule(schedule: Schedule, connection: Connection) -> str:
+def put_schedule(schedule: Schedule, owner: Owner, connection: Connection) -> str:
     """Make the schedule, or change it into this; return what was done: made, changed, unchanged.
 
     Raises:
+        ConfigRejected: there is one of this name, which is another's.
         NeedledropError: a request was refused. Where the old schedule was stopped already, it was
             started again, or the message says that it wasn't.
     """
     old = list_schedules(connection, schedule.name)
+    owner.check(old)
     same = [each for each in old if each.mode == _ENABLE and _is(each, schedule)]
     if same:
         _delete([each for each in old if each is not same[0]], connection)
@@ -84,15 +119,20 @@ def put_schedule(schedule: Schedule, connection: Connection) -> str:
     return "changed" if old else "made"
 
 
-def remove_schedule(name: str, connection: Connection) -> int:
-    """Delete all recurring runs of this name; return how many there were. Runs go on."""
+def remove_schedule(name: str, owner: Owner, connection: Connection) -> int:
+    """Delete all recurring runs of this name; return how many there were. Runs go on.
+
+    Raises:
+        ConfigRejected: one is another's.
+    """
     found = list_schedules(connection, name)
+    owner.check(found)
     _delete(found, connection)
     return len(found)
 
 
 def _make_disabled(schedule: Schedule, connection: Connection) -> str:
-    mark = f"needledrop schedule {uuid.uuid4().hex}"
+    mark = f"{_MARK}{uuid.uuid4().hex}"
 
     def find() -> Any:
         found = list_schedules(connection, schedule.name)
@@ -121,6 +161,7 @@ def _make_disabled(schedule: Schedule, connection: Connection) -> str:
         ),
         find=find,
         what=f"make the schedule {schedule.name}",
+        named_by="recurring_run_id",
     )
     return str(made.recurring_run_id)
 

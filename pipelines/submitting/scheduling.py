@@ -8,9 +8,15 @@ from typing import Any
 from needledrop.errors import ConfigRejected
 from pipelines.submitting.connection import Connection
 from pipelines.submitting.runs import find_or_make_experiment
-from pipelines.submitting.schedules import Schedule, list_schedules, put_schedule, remove_schedule
+from pipelines.submitting.schedules import (
+    Owner,
+    Schedule,
+    list_schedules,
+    put_schedule,
+    remove_schedule,
+)
 from pipelines.submitting.submit import prepare
-from pipelines.submitting.versions import name_of_version
+from pipelines.submitting.versions import id_of_pipeline, name_of_version
 
 
 def schedule(
@@ -35,7 +41,7 @@ def schedule(
         experiment_id=find_or_make_experiment(experiment, connection),
         service_account=service_account,
     )
-    done = put_schedule(wanted, connection)
+    done = put_schedule(wanted, Owner(pipeline.name, version.pipeline_id), connection)
     print(
         f"schedule {name}: {done}; cron {cron} (seconds first; in the scheduler's time zone, UTC "
         "unless the cluster says otherwise), one run at a time"
@@ -58,14 +64,15 @@ def show(connection: Connection) -> int:
     return 0
 
 
-def remove(name: str, connection: Connection) -> int:
-    """Remove the schedule of this name.
+def remove(pipeline: str, name: str, connection: Connection) -> int:
+    """Remove a pipeline's schedule of this name.
 
     Raises:
-        ConfigRejected: there is none.
+        ConfigRejected: there is none, or it is another's.
     """
     connection.open()
-    if not remove_schedule(name, connection):
+    pipeline_id = id_of_pipeline(pipeline, connection)
+    if not remove_schedule(name, Owner(pipeline, pipeline_id), connection):
         raise ConfigRejected(f"--name {name}: expected a schedule that exists; --list shows them")
     print(f"schedule {name}: removed; runs that it started go on")
     return 0

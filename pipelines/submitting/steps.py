@@ -26,12 +26,23 @@ class Step:
     Attributes:
         name: as in the pipeline.
         state: pending, running, succeeded, skipped, failed, ...
-        seconds: that it took; None while it is at work, or where nobody noted it.
+        seconds: that it took; in a loop, all its times together; None while it is at work, or where
+            nobody noted it.
+        n_times: how often it is run: once, but in a loop.
+        n_done: how many of these have ended well.
     """
 
     name: str
     state: str
     seconds: float | None = None
+    n_times: int = 1
+    n_done: int = 0
+
+    @property
+    def progress(self) -> str:
+        """The state in words."""
+        done = f" ({self.n_done} of {self.n_times} done)" if self.n_times > 1 else ""
+        return f"{self.state}{done}"
 
 
 def details_of(run: Any) -> list[Any]:
@@ -41,12 +52,25 @@ def details_of(run: Any) -> list[Any]:
 
 
 def steps_of(run: Any, package: Package) -> list[Step]:
-    """Return the steps that have a state, without drivers and containers."""
-    return [
-        Step(name, (detail.state or "pending").lower(), _seconds(detail))
-        for detail in details_of(run)
-        if (name := _step_name(detail.display_name, package))
-    ]
+    """Return the steps that have a state, without drivers and containers; a loop's are one."""
+    details: dict[str, list[Any]] = {}
+    for detail in details_of(run):
+        if name := _step_name(detail.display_name, package):
+            details.setdefault(name, []).append(detail)
+    return [_step(name, times) for name, times in details.items()]
+
+
+def _step(name: str, times: list[Any]) -> Step:
+    states = [(detail.state or "pending").lower() for detail in times]
+    seconds = [_seconds(detail) for detail in times]
+    return Step(
+        name,
+        # Where none is at work, the last one counts: one before may have failed and been repeated.
+        next((state for state in ("running", "pending") if state in states), states[-1]),
+        None if None in seconds else sum(one for one in seconds if one is not None),
+        n_times=len(times),
+        n_done=states.count("succeeded"),
+    )
 
 
 def is_promoted(run: Any, package: Package) -> bool | None:

@@ -9,11 +9,11 @@ from needledrop.artifacts import whole_file
 from needledrop.errors import ConfigRejected, NeedledropError
 from needledrop.exit_status import DONE, FAILED, NOT_PROMOTED
 from pipelines.submitting.connection import Connection
-from pipelines.submitting.following import RunTimedOut, follow, stoppable
+from pipelines.submitting.following import RunGivenUp, RunInterrupted, follow, stoppable
 from pipelines.submitting.package import DEPLOY, GATE, Package, package_pipeline
 from pipelines.submitting.runs import find_or_make_experiment, start_run
 from pipelines.submitting.steps import failure_of, is_promoted, said_by, steps_of
-from pipelines.submitting.summary import Outcome, markdown_from_outcome
+from pipelines.submitting.summary import Outcome, markdown_from_outcome, markdown_of_failed_start
 from pipelines.submitting.versions import Version, upload
 
 
@@ -42,15 +42,20 @@ def submit(
     if summary:
         _check_writable(summary)
     with tempfile.TemporaryDirectory() as folder, stoppable():
-        package, version = prepare(pipeline, connection, Path(folder), allow_dirty=allow_dirty)
-        run = start_run(
-            version,
-            parameters,
-            pipeline=package.name,
-            experiment_id=find_or_make_experiment(experiment, connection),
-            service_account=service_account,
-            connection=connection,
-        )
+        try:
+            package, version = prepare(pipeline, connection, Path(folder), allow_dirty=allow_dirty)
+            run = start_run(
+                version,
+                parameters,
+                pipeline=package.name,
+                experiment_id=find_or_make_experiment(experiment, connection),
+                service_account=service_account,
+                connection=connection,
+            )
+        except NeedledropError as error:
+            if summary:
+                _write(summary, markdown_of_failed_start(pipeline.name, str(error)))
+            raise
         url = connection.run_url(run.run_id)
         _say(f"run: {run.display_name}\n     {url}")
 
@@ -60,8 +65,7 @@ def submit(
                 package.name, title, sentence, run.display_name, url, version.name, steps, verdict
             )
             if summary:
-                with whole_file(summary) as path:
-                    path.write_text(markdown_from_outcome(outcome), encoding="utf-8")
+                _write(summary, markdown_from_outcome(outcome))
 
         conclude("started", "its page shows how it goes on")
         if not wait:
@@ -75,11 +79,10 @@ def submit(
                 poll_seconds=poll_seconds,
                 timeout_seconds=timeout_seconds,
             )
-        except KeyboardInterrupt:
-            conclude("cancelled", "it was interrupted from outside")
-            return FAILED
-        except RunTimedOut as error:
-            conclude("cancelled", str(error))
+        except RunGivenUp as error:
+            conclude("cancelled" if error.is_cancelled else "unknown", str(error))
+            if isinstance(error, RunInterrupted):
+                return FAILED
             raise
         except NeedledropError as error:
             conclude("unknown", f"it may still be at work: {error}")
@@ -137,12 +140,16 @@ class ClusterRunFailed(NeedledropError):
 def _check_writable(summary: Path) -> None:
     """See to it that a run of hours doesn't end in a summary that can't be written."""
     try:
-        with whole_file(summary) as path:
-            path.write_text("the run has not been started\n", encoding="utf-8")
+        _write(summary, "the run has not been started\n")
     except OSError as error:
         raise ConfigRejected(
             f"--summary {summary}: expected a file that can be written, got {error.strerror}"
         ) from error
+
+
+def _write(summary: Path, text: str) -> None:
+    with whole_file(summary) as path:
+        path.write_text(text, encoding="utf-8")
 
 
 def _say(text: str) -> None:

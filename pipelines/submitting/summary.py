@@ -49,6 +49,11 @@ def markdown_from_outcome(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown_of_failed_start(pipeline: str, sentence: str) -> str:
+    """Write why there is no run that could be followed."""
+    return f"## {pipeline}: could not be started\n\n{_plain(sentence)}\n"
+
+
 def _plain(text: str) -> str:
     """Keep a text from being taken for Markdown, HTML or several lines."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")

@@ -52,6 +52,7 @@ def upload(package: Package, connection: Connection) -> Version:
             pipelineid=pipeline.pipeline_id,
             find=lambda: _find_version(package, pipeline.pipeline_id, connection),
             what=f"upload the version {package.version}",
+            named_by="pipeline_version_id",
         )
     except ClusterRefused as refused:
         # Another process was quicker: the name is what makes a version, and it is there.
@@ -80,6 +81,12 @@ def name_of_version(reference: Any, connection: Connection) -> str:
     return str(found.display_name or found.name)
 
 
+def id_of_pipeline(name: str, connection: Connection) -> str:
+    """Return the id of the pipeline of this name; empty where there is none."""
+    found = _find_pipeline(name, connection)
+    return str(found.pipeline_id) if found else ""
+
+
 def named(name: str) -> str:
     """Return a filter, as lists take it, for what has this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
@@ -87,7 +94,7 @@ def named(name: str) -> str:
 
 
 def _pipeline(package: Package, connection: Connection) -> Any:
-    found = _find_pipeline(package, connection)
+    found = _find_pipeline(package.name, connection)
     if found is not None:
         return found
     try:
@@ -99,21 +106,22 @@ def _pipeline(package: Package, connection: Connection) -> Any:
                 description=package.description,
                 namespace=connection.namespace or None,
             ),
-            find=lambda: _find_pipeline(package, connection),
+            find=lambda: _find_pipeline(package.name, connection),
             what=f"create the pipeline {package.name}",
+            named_by="pipeline_id",
         )
     except ClusterRefused as refused:
-        found = _find_pipeline(package, connection)
+        found = _find_pipeline(package.name, connection)
         if refused.status != 409 or found is None:
             raise
         return found
 
 
-def _find_pipeline(package: Package, connection: Connection) -> Any:
+def _find_pipeline(name: str, connection: Connection) -> Any:
     listed = connection.ask(
         connection.pipelines.pipeline_service_list_pipelines,
         what="list the pipelines",
-        filter=named(package.name),
+        filter=named(name),
         **connection.in_namespace,
     )
     return next(iter(listed.pipelines or []), None)

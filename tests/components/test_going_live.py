@@ -231,6 +231,23 @@ def release_of(bundle: Bundle, world: World) -> Release:
     return Release(bundle.version, bundle.fingerprint, N_FACTORS, where, "killed", verdict())
 
 
+def test_a_damaged_history_stops_a_version_before_anything_goes_online(world, capsys):
+    for seed in (1, 2):
+        world.deploy(seed, deploy_to="registry")
+    before = world.state()
+    history = world.folder / "registry" / "history.jsonl"
+    history.write_text(history.read_text() + "damaged\n")
+    places = ("--registry", str(world.folder / "registry"), "--store", str(world.store))
+    assert main(["rollback", *places]) == 1
+    assert "history.jsonl" in capsys.readouterr().err
+    assert world.state() == before
+    with pytest.raises(ArtifactBroken, match="mend that line, or move the file away"):
+        world.deploy(1, deploy_to="registry")
+    assert world.state() == before
+    history.unlink()
+    assert main(["rollback", *places]) == 0
+
+
 def test_a_rollback_with_nothing_before_is_told(world, capsys):
     world.deploy(1)
     assert roll_back(world) == 1

@@ -587,8 +587,11 @@ def test_two_namespaces_stand_side_by_side(api, lines):
     assert api.object(namespace="music") is not None
 
 
-def test_without_credentials_the_sentence_says_so(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kubeconfig", [None, b"", b"a: [", b"\xff\xfe"])
+def test_without_credentials_the_sentence_says_so(monkeypatch, tmp_path, kubeconfig):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    if kubeconfig is not None:
+        (tmp_path / "none").write_bytes(kubeconfig)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(DeployFailed, match="with deploy_to=registry no cluster is needed"):
         Cluster("needledrop")

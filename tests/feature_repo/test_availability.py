@@ -206,6 +206,24 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys, arguments, status
     assert said.err.count("\n") == 1
 
 
+def test_a_list_from_another_system_names_the_songs_that_it_means(tmp_path, capsys, monkeypatch):
+    FactorStore.open(tmp_path / "store")
+    place = ["--store", str(tmp_path / "store")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffSO1\r\nSO2\r\n"))
+    assert main(["withdraw", "-", " SO3", *place]) == DONE
+    capsys.readouterr()
+    assert main(["show", "SO1", "SO2", "SO3", *place]) == DONE
+    assert capsys.readouterr().out.count(": withdrawn") == 3
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_list_that_is_no_text_is_refused(tmp_path, capsys, monkeypatch, errors):
+    stream = io.TextIOWrapper(io.BytesIO(b"SO1\n\xff\xfe\n"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr("sys.stdin", stream)
+    assert main(["withdraw", "-", "--store", str(tmp_path / "store")]) == USAGE
+    assert "expected song ids in UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("act", ["withdraw", "show"])
 def test_the_command_makes_no_store_where_there_is_none(tmp_path, capsys, act):
     missing, empty = tmp_path / "sotre", tmp_path / "empty"

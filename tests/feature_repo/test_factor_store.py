@@ -299,6 +299,17 @@ def test_a_damaged_registry_is_made_again(tmp_path: Path, damage: bytes | None) 
     assert np.array_equal(reopened.online_song_factors(SONGS).factors, factors)
 
 
+@pytest.mark.parametrize("damage", [b"", b"a: [", b"project: 5", b"[]", b"\xff\xfe\x00"])
+def test_a_damaged_profile_is_made_again(tmp_path: Path, damage: bytes) -> None:
+    store = FactorStore.open(tmp_path / "store")
+    factors = write_songs(store, "b1", NOON, seed=1, online=True)
+    (tmp_path / "store/feature_store.yaml").write_bytes(damage)
+
+    reopened = FactorStore.open(tmp_path / "store", make=False)
+
+    assert np.array_equal(reopened.online_song_factors(SONGS).factors, factors)
+
+
 def test_a_lost_online_store_is_no_cold_start(tmp_path: Path) -> None:
     store = FactorStore.open(tmp_path / "store")
     write_songs(store, "b1", NOON, seed=1, online=True)

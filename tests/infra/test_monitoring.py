@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import components.push
+from pipelines import cluster_settings
 from serving import metrics
 from serving.options import serve_parser
 from serving.ranking_models import FactorsModel, RecommendModel
@@ -206,3 +207,19 @@ def test_a_selector_is_read_as_promql_means_it():
     for wrong in ("sum(rate(needledrop_nothing[5m]))", 'up{colour="red"}', "sum by (x) (up)"):
         with pytest.raises(AssertionError):
             check(wrong)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_failing_step_of_every_pipeline_that_recurs_is_an_alert(overlay):
+    (expression,) = [
+        rule["expr"] for rule in rules(overlay) if rule["alert"] == "NeedledropStepFailed"
+    ]
+    pattern = re.search(r'pipeline=~"([^"]+)"', expression)
+    assert pattern
+    for pipeline in ("needledrop-train", "needledrop-score-new-songs"):
+        assert re.fullmatch(pattern[1], pipeline)
+
+
+def test_what_steps_take_from_the_config_map_is_in_the_manual():
+    manual = (KUSTOMIZE / "README.md").read_text(encoding="utf-8")
+    assert [name for name in cluster_settings._CONFIG if f"`{name}" not in manual] == []

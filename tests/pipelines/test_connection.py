@@ -191,6 +191,22 @@ def test_an_unknown_authority_is_one_sentence_at_once(certificate, monkeypatch):
         assert str(caught.value).endswith("with --ca-cert")
 
 
+def test_a_server_without_tls_is_told_as_that(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with KfpServer() as server:
+        server.url = server.url.replace("http://", "https://")
+        with pytest.raises(ClusterRefused, match="speaks TLS, got one that doesn't at this port"):
+            connect(server, token_source(None, {}))
+
+
+def test_a_file_without_a_certificate_is_refused_before_anything_is_sent(certificate, tmp_path):
+    (tmp_path / "empty.pem").write_text("")
+    for path in (tmp_path / "empty.pem", Path(certificate[1])):
+        with pytest.raises(ConfigRejected, match=r"expected a file of certificates \(PEM\), got"):
+            Connection("https://127.0.0.1:9", token=token_source(None, {}), ca_cert=path)
+
+
 # Retry-After
 
 

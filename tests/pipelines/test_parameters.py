@@ -63,6 +63,10 @@ def test_an_unknown_key_names_the_nearest_valid_one(setting, nearest):
         ("n_factors=5.5", "n_factors: expected a whole number, got '5.5'"),
         ("dropout=half", "dropout: expected a number, got 'half'"),
         ("n_filters=64", "n_filters: expected a list such as"),
+        ('n_filters=["a"]', "n_filters: expected a list such as [64, 64], got ['a']"),
+        ("n_hidden=[[1]]", "n_hidden: expected a list such as"),
+        ("n_filters_2d=[1.5, true, null]", "n_filters_2d: expected a list such as"),
+        ("log_gain=inf", "log_gain: expected a number, got inf"),
         ("n_factors", "expected key=value"),
     ],
 )
@@ -83,11 +87,26 @@ def test_a_wrong_type_says_what_was_expected(setting, expected):
         {"n_factors": True},
         {"learning_rate": float("nan")},
         {"max_clip_seconds": 1.0},
+        {"max_clip_seconds": 10**400},
+        {"max_age_days": -1},
+        {"factors_seed": -1},
+        {"training_seed": 2**32},
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_starts(values):
     with pytest.raises(ConfigRejected):
         checked(values, KNOWN)
+
+
+def test_a_number_where_a_text_is_meant_says_how_yaml_writes_it():
+    with pytest.raises(
+        ConfigRejected, match=r"n_gpus: expected a text \(in YAML, a number in quot"
+    ):
+        checked({"n_gpus": 1}, KNOWN)
+
+
+def test_what_accepts_any_age_is_accepted():
+    assert checked({"max_age_days": 0}, KNOWN) == {"max_age_days": 0.0}
 
 
 def test_a_value_out_of_range_is_named_as_it_was_typed():
@@ -143,6 +162,18 @@ def test_a_place_that_can_not_be_written_is_told_before_anything_starts(data, an
     assert not (data.parent / "out" / "artifacts").exists()
 
 
+def test_a_run_that_needs_a_cluster_says_so_before_anything_starts(
+    data, answer, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    status, out, err = answer(
+        *("run", "train", "--data", data, "--out", tmp_path / "out"),
+        *("--set", "deploy_to=kserve", "--set", "namespace=music"),
+    )
+    assert (status, out) == (1, "")
+    assert "expected the credentials of a pod, or a kubeconfig in KUBECONFIG" in err
+
+
 def test_whole_numbers_are_numbers_and_lists_are_lists():
     values = checked(parsed_settings(["dropout=0", "n_filters=[8, 8, 8]"], KNOWN), KNOWN)
     assert values["dropout"] == 0.0
@@ -164,6 +195,13 @@ def test_a_config_file_is_yaml_lines(tmp_path):
         read_config(tmp_path / "none.yaml")
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("n_epochs: 5\nn_mels: 64\nn_epochs: 50\n")
+    with pytest.raises(ConfigRejected, match="each key once, got n_epochs twice"):
+        read_config(path)
+
+
 def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
     assert stale_files() == []
     first = compile_all(tmp_path / "a")[0].read_bytes()
@@ -181,6 +219,8 @@ def test_the_committed_yaml_is_what_the_pipeline_compiles_to(tmp_path):
         (["run", "train", "--out", "x", "--set", "n_factors=x"], "a whole number"),
         (["run", "train", "--out", "x"], "expected --data DIR"),
         (["run", "train"], "--out"),
+        (["rollback", "--registry", "", "--store", ""], "expected --out DIR, or both --registry"),
+        (["rollback", "--out", "x", "--namespace", "y"], "--namespace: expected --cluster beside"),
         (["fly"], "invalid choice"),
     ],
 )

@@ -55,7 +55,17 @@ def test_the_sizes_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "values", [{"n_songs": -1}, {"n_folds": 1}, {"n_hidden_mlp": 0}, {"window_frames_2014": 3}]
+    "values",
+    [
+        {"n_songs": -1},
+        {"n_folds": 1},
+        {"n_hidden_mlp": 0},
+        {"window_frames_2014": 3},
+        {"models": ["cnn"]},
+        {"models": [1]},
+        {"n_seeds": 0},
+        {"tag_seed": -1},
+    ],
 )
 def test_a_value_out_of_range_is_refused_by_its_name(values):
     with pytest.raises(ConfigRejected, match=next(iter(values))):

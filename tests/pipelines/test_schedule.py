@@ -145,9 +145,38 @@ def test_a_schedule_is_removed_by_name(server, schedule):
 
 
 @pytest.mark.parametrize(
+    ("changed", "whose"),
+    [
+        ({"description": "of another team"}, "one that needledrop did not make"),
+        ({"pipeline_version_reference": {"pipeline_id": "other"}}, "one of another pipeline"),
+    ],
+)
+def test_a_schedule_of_others_is_neither_changed_nor_removed(server, schedule, changed, whose):
+    schedule(*WEEKLY)
+    (theirs,) = server.recurring.values()
+    theirs |= changed
+    before = dict(server.recurring)
+    for more in (WEEKLY, ["--remove", "--name=weekly"]):
+        status, _, err = schedule(*more)
+        assert status == 2
+        assert f"--name weekly: expected a schedule of needledrop-train, got {whose}" in err
+        assert server.recurring == before
+
+
+def test_a_schedule_whose_pipeline_is_deleted_can_be_removed(server, schedule):
+    schedule(*WEEKLY)
+    server.pipelines.clear()
+    assert schedule("--remove", "--name=weekly", sets=())[0] == 0
+    assert server.recurring == {}
+
+
+@pytest.mark.parametrize(
     ("more", "sentence"),
     [
         (["--cron=@daily"], "expected --name NAME"),
+        (["--name= ", "--cron=@daily"], "expected --name NAME"),
+        (["--list", "--remove", "--name=x"], "expected one of --list, --remove and --cron"),
+        (["--remove", "--cron=@daily", "--name=x"], "expected one of --list, --remove and --cron"),
         (["--name=weekly"], "expected --cron"),
         (["--name=weekly", "--cron=daily"], "expected five fields"),
         ([*WEEKLY, "--set=n_factors=x"], "n_factors: expected a whole number"),

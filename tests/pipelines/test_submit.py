@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
+from urllib3 import connectionpool as connection_pool
 
 from pipelines.__main__ import main
+from pipelines.submitting import following
+from tests.pipelines import kfp_server
 from tests.pipelines.conftest import ROOT
-from tests.pipelines.kfp_server import SETS, STEPS, TOKEN, URIS, Fault, KfpServer
+from tests.pipelines.kfp_server import SETS, STEPS, TOKEN, URIS, Fault, KfpServer, task
 
 
 @pytest.fixture
@@ -39,6 +44,12 @@ def submit(server, capsys):
         return status, said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Whoever gives up does so at once."""
+    monkeypatch.setattr(following, "_LAST_WORD_SECONDS", 0.2)
 
 
 def only(collection):
@@ -183,7 +194,118 @@ def test_a_run_that_takes_too_long_is_cancelled(server, submit):
     assert server.asked("POST", ":terminate$") == 1
 
 
+@pytest.mark.parametrize("kind", [403, "lost"])
+def test_a_run_that_can_not_be_cancelled_is_not_said_to_be(server, submit, kind, tmp_path, quick):
+    server.outcome = "never"
+    server.faults.append(Fault("POST", ":terminate$", kind, times=99))
+    status, out, err = submit("--wait", "--timeout=0.2s", f"--summary={tmp_path / 's.md'}")
+    assert status == 1
+    assert "it may not be cancelled" in out
+    assert "it may go on, since it could not be cancelled" in err
+    assert "it was cancelled" not in err
+    assert "## needledrop-train: unknown" in (tmp_path / "s.md").read_text()
+
+
+def test_a_run_that_ends_while_it_is_cancelled_has_ended(server, submit):
+    server.outcome = "not promoted"
+    real = server._terminate
+    server._terminate = lambda name: {} if server.scripts[name] else real(name)
+    status, out, err = submit("--wait", "--timeout=0")
+    assert (status, err) == (3, "")
+    assert "the run is succeeded" in out
+    assert "\nnot promoted; " in out
+
+
+def test_a_loop_is_one_step_and_each_change_is_one_line(server, submit, monkeypatch):
+    def shards(*states):
+        return ("RUNNING", [task("hear-shard", state) for state in states])
+
+    looks = [
+        *(shards("RUNNING", "SUCCEEDED", "RUNNING") for _ in range(3)),
+        shards("SUCCEEDED", "SUCCEEDED", "SUCCEEDED"),
+        *kfp_server.script("promoted")[-1:],
+    ]
+    monkeypatch.setattr(kfp_server, "script", lambda _: looks)
+    status, out, _ = submit("--wait")
+    assert status == 0
+    lines = [line.partition("] ")[2] for line in out.splitlines() if "hear-shard" in line]
+    assert lines == ["hear-shard: running (1 of 3 done)", "hear-shard: succeeded (3 of 3 done)"]
+
+
+def test_a_step_that_failed_and_was_repeated_has_ended_well(server, submit, monkeypatch):
+    state, details = kfp_server.script("promoted")[-1]
+    repeated = [*details[:-2], task("deploy-predictor", "FAILED"), *details[-2:]]
+    monkeypatch.setattr(kfp_server, "script", lambda _: [(state, repeated)])
+    status, out, _ = submit("--wait")
+    assert status == 0
+    assert "deploy-predictor: succeeded (1 of 2 done)" in out
+
+
 # What fails on the way.
+
+
+@pytest.mark.parametrize("kind", [401, 403, 404, 418])
+def test_who_can_not_follow_any_longer_is_told_that_the_run_goes_on(server, submit, kind):
+    server.faults.append(Fault("GET", r"/runs/[\w-]+$", kind, times=99, after=1))
+    status, _, err = submit("--wait")
+    assert status == 1
+    assert f"got {kind}" in err
+    url = f"{server.url}/#/runs/details/{only(server.runs)['run_id']}"
+    assert f"the run may go on: {url}" in err
+    assert "run the same command" not in err
+    assert "run again" not in err
+
+
+def test_an_error_of_the_server_does_not_end_the_following(server, submit):
+    server.faults.append(Fault("GET", r"/runs/[\w-]+$", 500, times=2, after=1))
+    status, _, err = submit("--wait", patience="60s")
+    assert (status, err) == (0, "")
+
+
+def test_waiting_for_an_answer_is_not_silent(server, submit):
+    soon = {"Retry-After": "0"}
+    server.faults.append(Fault("GET", r"/runs/[\w-]+$", 503, times=5, headers=soon, after=1))
+    status, _, err = submit("--wait", patience="60s")
+    assert status == 0
+    assert err == f"{server.url}: status 503; asking again for up to 60 s to read the run\n"
+
+
+def test_a_server_that_never_answers_takes_no_longer_than_patience(capsys, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    asked = []
+    real = connection_pool.HTTPConnectionPool.urlopen
+
+    def noted(self, *arguments, **more):
+        asked.append(more["timeout"].read_timeout)
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(connection_pool.HTTPConnectionPool, "urlopen", noted)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        class Silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        assert main(words(Silent, patience="1s")) == 1
+    assert "expected to reach the API, got no answer in time" in capsys.readouterr().err
+    assert set(asked) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"), [("/healthz$", None), ("/pipelines$", None), ("/runs$", {}), ("/runs$", [])]
+)
+def test_an_answer_without_content_is_told(server, submit, monkeypatch, path, answer):
+    real = server.answer
+
+    def empty(method, address, *more):
+        found = real(method, address, *more)
+        asked = "POST" if path == "/runs$" else "GET"
+        return answer if method == asked and re.search(path, address) else found
+
+    monkeypatch.setattr(server, "answer", empty)
+    status, _, err = submit()
+    assert status == 1
+    assert "got an answer that isn't in the API's form" in err
 
 
 @pytest.mark.parametrize(
@@ -204,6 +326,15 @@ def test_a_refusal_is_one_sentence_and_not_tried_again(server, submit, kind, sen
     assert sentence in err
     assert err.count("\n") == 1
     assert server.asked("GET", "/pipelines$|/pipelines\\?") == 1
+
+
+def test_a_run_that_could_not_be_started_says_why_in_the_summary(server, submit, tmp_path):
+    server.faults.append(Fault("GET", "/pipelines$", 403, times=99))
+    assert submit(f"--summary={tmp_path / 's.md'}")[0] == 1
+    summary = (tmp_path / "s.md").read_text()
+    assert summary.startswith("## needledrop-train: could not be started\n\n")
+    assert "may list the pipelines, got 403" in summary
+    assert TOKEN not in summary
 
 
 @pytest.mark.parametrize("kind", [429, 503, "cut", "lost"])
@@ -282,6 +413,24 @@ def test_two_who_upload_at_once_use_one_version(server, submit):
     assert len(server.runs) == 2
 
 
+def test_two_who_make_the_experiment_at_once_use_one(server, submit):
+    submit()
+    real = server._list
+
+    def late(key, *arguments, **more):
+        found = real(key, *arguments, **more)
+        if key == "experiments" and late.blind:
+            late.blind -= 1
+            found.pop(key, None)
+        return found
+
+    late.blind = 1
+    server._list = late
+    server.faults.append(Fault("POST", "/experiments$", 409))
+    assert submit()[0] == 0
+    assert len(server.experiments) == 1
+
+
 def test_a_host_where_nobody_listens_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -310,6 +459,8 @@ def test_a_host_where_nobody_listens_is_one_sentence(capsys, monkeypatch):
         (["--host=ftp://x"], "--host ftp://x: expected an address such as https://"),
         (["--host=https://me:pw@x"], "expected an address without a name or password"),
         (["--ui-host=kubeflow"], "--ui-host kubeflow: expected an address such as"),
+        (["--timeout=6h"], "--timeout: expected --wait beside it"),
+        (["--set=store=http://x/y"], "expected a folder or s3://bucket/prefix"),
     ],
 )
 def test_a_usage_error_exits_with_2_and_sends_nothing(server, submit, more, sentence):

@@ -301,6 +301,16 @@ def test_a_broken_pointer_is_an_error_and_not_an_empty_registry(filled, shelf, c
         filled.champion()
 
 
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"5", b'{"version": "a"}'])
+def test_a_broken_record_is_an_error(parts, tmp_path, content):
+    registry = Registry(tmp_path / "registry")
+    registry.add(*parts("weights of a"), version="a")
+    (tmp_path / "registry" / "versions" / "a" / "record.json").write_bytes(content)
+    for act in (registry.versions, lambda: registry.path("a"), lambda: registry.verify("a")):
+        with pytest.raises(ArtifactBroken, match=r"a/record.json.*restore it"):
+            act()
+
+
 def test_a_kill_between_pointer_and_history_is_made_good(filled, shelf):
     filled.promote("a", expected_champion=None)
     filled.promote("b", expected_champion="a")

@@ -1,12 +1,15 @@
 """What Prometheus scrapes from the predictor."""
 
 import base64
+import re
 from pathlib import Path
 
+import prometheus_client
 from prometheus_client.parser import text_string_to_metric_families
 
 from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.encoders.bundle import Bundle
+from serving import metrics
 from tests.serving.world import (
     N_FACTORS,
     N_SONGS,
@@ -15,6 +18,20 @@ from tests.serving.world import (
     float_wav_bytes,
     waveform,
 )
+
+
+def test_the_manual_names_every_metric_and_stage_and_no_other() -> None:
+    manual = (Path(__file__).parents[2] / "serving" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(needledrop_\w+)` \|(.*)$", manual, flags=re.MULTILINE)
+    known = {
+        one._name + ("_total" if isinstance(one, prometheus_client.Counter) else "")
+        for one in vars(metrics).values()
+        if isinstance(one, prometheus_client.metrics.MetricWrapperBase)
+    }
+    assert {name for name, _ in rows} == known
+    stages = re.match(r" `stage`: ([\w, ]+)", dict(rows)["needledrop_stage_duration_seconds"])
+    assert stages
+    assert tuple(stages[1].strip().split(", ")) == metrics.STAGES
 
 
 def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> None:
