@@ -26,6 +26,7 @@ from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
+from needledrop.ranking.paper_plan import PlanConfig
 from needledrop.ranking.tag_prediction import TagConfig
 from pipelines.cluster_settings import GpuRequest
 
@@ -104,6 +105,9 @@ PAPER_DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "n_songs": (SelectionConfig, "n_songs"),
     "n_users": (SelectionConfig, "n_users"),
     "selection_seed": (SelectionConfig, "seed"),
+    "models": (PlanConfig, "models"),
+    "n_seeds": (PlanConfig, "n_seeds"),
+    "price_per_hour": (PlanConfig, "price_per_hour"),
     "n_hidden_mlp": (MlpConfig, "n_hidden"),
     "n_epochs_mlp": (MlpConfig, "n_epochs"),
     "n_steps_mlr": (MlrConfig, "n_steps"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from needledrop.artifacts import read_json, write_json
-from needledrop.errors import ArtifactBroken, ConfigRejected, ShapeMismatch
+from needledrop.errors import ArtifactBroken, ShapeMismatch
 from needledrop.ranking.report import Estimate, Report
 
 FORMAT = 1
@@ -209,25 +209,6 @@ class SplitResult:
 def key_of(model: str, seed: int) -> str:
     """Name a model of a seed in a report."""
     return f"{model}#{seed}"
-
-
-def plan_of(models: list[str], n_seeds: int) -> list[str]:
-    """Return which trainings there are, as ``model#seed``; one for a model without randomness.
-
-    Raises:
-        ConfigRejected: an unknown model, or no seed.
-    """
-    if unknown := [name for name in models if name not in TRAINED]:
-        raise ConfigRejected(f"models: expected some of {', '.join(TRAINED)}, got {unknown[0]!r}")
-    if not models or len(set(models)) != len(models):
-        raise ConfigRejected(f"models: expected each model once, got {models}")
-    if not 1 <= n_seeds <= 100:
-        raise ConfigRejected(f"n_seeds: expected 1 to 100, got {n_seeds}")
-    return [
-        key_of(name, seed)
-        for name in models
-        for seed in range(1 if name in WITHOUT_SEED else n_seeds)
-    ]
 
 
 def results_from_report(

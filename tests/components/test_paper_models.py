@@ -21,7 +21,8 @@ from needledrop.plays.split import Split
 from needledrop.plays.tracks import Tracks
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.evaluate import EvaluationConfig
-from needledrop.ranking.paper import TRAINED, plan_of
+from needledrop.ranking.paper import TRAINED
+from needledrop.ranking.paper_plan import plan_of
 from needledrop.ranking.tag_prediction import TagConfig
 from tests.encoders.paper_world import paper_world
 

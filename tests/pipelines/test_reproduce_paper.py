@@ -55,7 +55,24 @@ def test_the_sizes_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "values", [{"n_songs": -1}, {"n_folds": 1}, {"n_hidden_mlp": 0}, {"window_frames_2014": 3}]
+    "values",
+    [
+        {"n_songs": -1},
+        {"n_folds": 1},
+        {"n_hidden_mlp": 0},
+        {"window_frames_2014": 3},
+        {"n_seeds": 0},
+        {"models": []},
+        {"models": ["abacus"]},
+        {"models": ["linear", "linear"]},
+        {"models": ["linear", ["mlp"]]},
+        {"price_per_hour": -1.0},
+        {"price_per_hour": float("nan")},
+        {"n_filters": ["a", "b", "c"]},
+        {"n_hidden": [8.5]},
+        {"n_hidden_2014": [True, 8]},
+    ],
+    ids=str,
 )
 def test_a_value_out_of_range_is_refused_by_its_name(values):
     with pytest.raises(ConfigRejected, match=next(iter(values))):

@@ -12,11 +12,11 @@ from needledrop.ranking.paper import (
     SplitResult,
     Training,
     over_seeds,
-    plan_of,
     ratio,
     results_from_report,
 )
 from needledrop.ranking.paper_page import page_of_paper
+from needledrop.ranking.paper_plan import plan_of
 from needledrop.ranking.report import Estimate
 from needledrop.ranking.scores import RandomScores
 from tests.serving.page.browser import chromium
@@ -106,8 +106,8 @@ def test_a_model_without_randomness_is_trained_once():
     assert plan_of(["linear", "mlp"], 3) == ["linear#0", "mlp#0", "mlp#1", "mlp#2"]
     for models, n_seeds, words in (
         (["linear", "abacus"], 3, "'abacus'"),
-        (["linear", "linear"], 3, "each model once"),
-        ([], 3, "each model once"),
+        (["linear", "linear"], 3, "each once"),
+        ([], 3, "each once"),
         (["mlp"], 0, "n_seeds"),
         (["oracle"], 1, "'oracle'"),
     ):
