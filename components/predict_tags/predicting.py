@@ -50,13 +50,10 @@ def predict(
         journal.say("no tags: nothing to tell")
         write_json(out, {})
         return
-    tags = read_tags(tags_source, {t: s for s, t in Tracks.load(tracks_path).track_of().items()})
+    tags = read_tags(tags_source, Tracks.load(tracks_path).song_of_track())
     features = FeatureStore.open(features_path / "features.json")
     words, factors = BagOfWords.load(features_path / "bag_of_words"), Factors.load(factors_path)
-    journal.say(
-        f"{len(tags.songs_of):,} tags in {tags.n_rows:,} rows, {tags.n_rejected:,} broken, "
-        f"{tags.n_unknown:,} of unknown songs"
-    )
+    journal.say(tags.in_short())
 
     def bags(ids: NDArray[np.str_]) -> NDArray[np.float32]:
         return words.transform(features[song].mfcc for song in ids.tolist())

@@ -79,6 +79,20 @@ def test_a_value_out_of_range_is_refused_by_its_name(values):
         checked(values, KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("track_id,tag\n", "got none in"), ("a,b\n1,2\n", "expected the columns tag")],
+    ids=["no rows", "other columns"],
+)
+def test_broken_tags_are_told_before_anything_is_learned(content, words, catalogue, tmp_path):
+    (tmp_path / "tags.csv").write_text(content)
+    options = ("--data", catalogue, "--out", tmp_path / "out")
+    done = call("run", "reproduce-paper", *options, **SMALL, tags=tmp_path / "tags.csv")
+    assert done.returncode == 1
+    assert words in done.stdout + done.stderr
+    assert "split-songs" not in done.stdout + done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
