@@ -45,7 +45,10 @@ def report(
     journal.say(f"{len(results)} splits, {max(len(one.models) for one in results)} models")
 
 
-def _tag_figures(content: dict[str, Any]) -> TagFigures:
+def _tag_figures(content: dict[str, Any] | str) -> TagFigures | str:
+    """Read figures, or why there are none."""
+    if isinstance(content, str):
+        return content
     means = {name: Estimate(**one) for name, one in content["means"].items()}
     lists = {name: tuple(content[name]) for name in ("tags", "left_out")}
     aucs = {name: tuple(one) for name, one in content["aucs"].items()}

@@ -115,7 +115,7 @@ class OverSeeds:
 
     Attributes:
         mean: over the seeds; None where no listener has the figure.
-        low, high: 95% interval over the listeners.
+        low, high: 95% interval over the listeners; None for one listener.
         lowest, highest: of the seeds.
         n_seeds: how many.
     """
@@ -261,12 +261,12 @@ def over_seeds(estimates: list[Estimate]) -> OverSeeds:
     means = [one.mean for one in estimates if one.mean is not None]
     lows = [one.low for one in estimates if one.low is not None]
     highs = [one.high for one in estimates if one.high is not None]
-    if not (means and lows and highs):
+    if not means:
         return OverSeeds(None, None, None, None, None, len(estimates))
     return OverSeeds(
         float(np.mean(means)),
-        float(np.mean(lows)),
-        float(np.mean(highs)),
+        float(np.mean(lows)) if lows else None,
+        float(np.mean(highs)) if highs else None,
         min(means),
         max(means),
         len(estimates),
