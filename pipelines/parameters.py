@@ -9,6 +9,7 @@ accepts the value.
 import dataclasses
 import difflib
 import json
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,15 @@ class Parameter:
     kind: type
     default: Any
     description: str
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parameters_of(pipeline: Any) -> dict[str, Parameter]:
@@ -53,7 +63,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigRejected: it can't be read, or is no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe one)
     except OSError as error:
         raise ConfigRejected(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
