@@ -96,7 +96,7 @@ def split(place: Place) -> None:
 
 
 def select(place: Place) -> None:
-    size = {"n_songs": 9_330, "n_users": 20_000, "selection_seed": 0}
+    size = {"n_songs": 9_330, "n_users": 20_000, "selection_seed": 0, "tags": ""}
     component(place, "select_plays", **accepted(place), **size)
 
 

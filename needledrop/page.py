@@ -109,6 +109,11 @@ class Page:
             temporary.write_text(self.text(), encoding="utf-8")
 
 
+def counted(n: int, noun: str) -> str:
+    """Say how many there are: ``1 listener``, ``1,465 listeners``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def _is_long(text: str) -> bool:
     return len(text) > _WIDE_TEXT and text not in _TONES
 

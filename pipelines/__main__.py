@@ -119,6 +119,8 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_writable(options.out, "--out")
     _check_places(values, trains=options.pipeline == "train")
+    if options.runner == "subprocess":  # a container may be shown other devices
+        _check_device(values.get("device", "auto"))
     print(f"{pipeline.name}: {options.data or values[sources[0]]} -> {options.out}")
     run = run_locally(pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
@@ -164,6 +166,12 @@ def _check_places(values: dict[str, Any], *, trains: bool) -> None:
         from components.deploy_predictor.cluster import Cluster
 
         Cluster(values.get("predictor_name", "needledrop"), values.get("namespace", ""))
+
+
+def _check_device(name: str) -> None:
+    from needledrop.encoders.device import torch_device
+
+    torch_device(name, "device")
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:

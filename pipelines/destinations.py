@@ -26,7 +26,7 @@ from needledrop.plays.split import SplitConfig
 from needledrop.plays.triplets import PlaysConfig
 from needledrop.promotion.gate import GateConfig
 from needledrop.ranking.evaluate import EvaluationConfig
-from needledrop.ranking.paper import TRAINED, plan_of
+from needledrop.ranking.paper_plan import PlanConfig
 from needledrop.ranking.tag_prediction import TagConfig
 from pipelines.cluster_settings import GpuRequest
 
@@ -105,6 +105,9 @@ PAPER_DESTINATIONS: Mapping[str, tuple[type, str]] = {
     "n_songs": (SelectionConfig, "n_songs"),
     "n_users": (SelectionConfig, "n_users"),
     "selection_seed": (SelectionConfig, "seed"),
+    "models": (PlanConfig, "models"),
+    "n_seeds": (PlanConfig, "n_seeds"),
+    "price_per_hour": (PlanConfig, "price_per_hour"),
     "n_hidden_mlp": (MlpConfig, "n_hidden"),
     "n_epochs_mlp": (MlpConfig, "n_epochs"),
     "n_steps_mlr": (MlrConfig, "n_steps"),
@@ -142,8 +145,6 @@ def build_configurations(values: Mapping[str, Any]) -> None:
             arguments["max_age_days"] = values["max_age_days"]
         if arguments:
             _build(kind, arguments)
-    if "models" in values or "n_seeds" in values:
-        plan_of(values.get("models", list(TRAINED)), values.get("n_seeds", 1))
 
 
 def _build(kind: type, arguments: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,23 @@ class Parameter:
     description: str
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes a key once, where PyYAML takes its last value; and 1e-3 for a number, as YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"each key once, got {twice[0]} twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def parameters_of(pipeline: Any) -> dict[str, Parameter]:
     """Read a KFP pipeline's parameters from its component specification."""
     kinds: dict[str, type] = {
@@ -47,18 +65,6 @@ def parameters_of(pipeline: Any) -> dict[str, Parameter]:
     }
 
 
-class _Once(yaml.SafeLoader):
-    """A safe loader that refuses a key that is there twice; YAML's own would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"each key once, got {twice[0]} twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """Read a YAML file of parameters.
 
@@ -66,7 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigRejected: it can't be read, or is no mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506  (a safe loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe one)
     except OSError as error:
         raise ConfigRejected(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -167,6 +167,7 @@ def reproduce_paper_pipeline(
         plays=validated.outputs["accepted_plays"],
         tracks=validated.outputs["accepted_tracks"],
         audio=audio,
+        tags=tags,
         data_fingerprint=data_fingerprint,
         n_songs=n_songs,
         n_users=n_users,

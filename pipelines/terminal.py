@@ -9,6 +9,8 @@ from typing import TextIO
 from components.journal import MARK
 
 _EXECUTING = re.compile(r"Executing task .*?'(?:\x1b\[\d+m)?([\w-]+)")
+_FAILED = re.compile(r"Task .*?'([\w-]+)'.* finished with status .*FAILURE")
+_OUTPUTS = re.compile(r"Task .*?'[\w-]+'.* outputs:")
 
 
 class StepFailed(BaseException):
@@ -31,6 +33,8 @@ class Terminal:
         self.steps: list[str] = []
         self._last_lines: dict[str, str] = {}
         self._errors: dict[str, str] = {}
+        self._silent_failures: dict[str, str] = {}  # of steps that ended without a word of theirs
+        self._in_outputs = False
         self._started = time.monotonic()
 
     def write(self, text: str) -> int:
@@ -51,10 +55,11 @@ class Terminal:
 
     def failure(self, log: Path, step: str = "") -> str:
         """Say in one sentence what failed: the words of the first step that said so, or of one."""
-        step = next(iter(self._errors), step or (self.steps[-1] if self.steps else "the run"))
+        last_begun = self.steps[-1] if self.steps else "the run"
+        step = next(iter([*self._errors, *self._silent_failures]), step or last_begun)
         if step in self._errors:
             return f"{step}: {self._errors[step]}"
-        last = self._last_lines.get(step, "it said nothing")
+        last = self._silent_failures.get(step) or self._last_line(step)
         return f"{step} failed: {last}; everything it printed is in {log}"
 
     def _keep(self, text: str) -> None:
@@ -69,10 +74,17 @@ class Terminal:
                 self._log.close()
             self._show(f"         run.log ends here: {error.strerror}")
 
+    def _last_line(self, step: str) -> str:
+        last = self._last_lines.get(step, "it said nothing")
+        return "it was killed (out of memory?)" if last == "Killed" else last
+
     def _take(self, line: str) -> None:
+        if failed := _FAILED.search(line):
+            self._silent_failures[failed[1]] = self._last_line(failed[1])
         if started := _EXECUTING.search(line):
-            if self._errors:
-                # A container that failed and was taken for one that succeeded.
+            if self._errors or self._silent_failures:
+                # A container that failed and was taken for one that succeeded; or a step that
+                # others don't wait for: kfp would go on with those until the end.
                 raise StepFailed
             self.steps.append(started[1])
             seconds = time.monotonic() - self._started
@@ -83,7 +95,9 @@ class Terminal:
                 self._errors.setdefault(self.steps[-1], text.removeprefix("error: "))
             else:
                 self._show(f"         {text}")
-        elif line.startswith("    ") and line.strip():
+        elif not line.startswith(" "):
+            self._in_outputs = bool(_OUTPUTS.search(line))
+        elif line.startswith("    ") and line.strip() and not self._in_outputs:
             self._last_lines[self.steps[-1] if self.steps else ""] = line.strip()
 
     def _show(self, text: str) -> None:

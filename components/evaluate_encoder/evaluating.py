@@ -116,11 +116,9 @@ def _tell(report: Report, n_unheard: int, journal: Journal) -> None:
     figures = {"n_test_songs_without_clip": float(n_unheard)}
     for name, model in report.models.items():
         precision, auc = model.metrics["map_500"], model.metrics["auc"]
-        cells = "".join(
-            f"{f'{e.mean:.4f} [{e.low:.4f}, {e.high:.4f}]':>28}" for e in (precision, auc)
-        )
-        journal.say(f"{name:<10}{cells}")
-        figures |= {f"{name}_map_500": precision.mean, f"{name}_auc": auc.mean}
+        journal.say(f"{name:<10}{precision.in_brackets():>28}{auc.in_brackets():>28}")
+        means = {f"{name}_map_500": precision.mean, f"{name}_auc": auc.mean}
+        figures |= {one: mean for one, mean in means.items() if mean is not None}
     if (mixed := report.new_among_known) is not None:
         shares = ", ".join(
             f"{share.mean:.1%} {name}" for name, share in mixed.shares_in_lists.items()

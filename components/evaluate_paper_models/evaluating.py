@@ -14,12 +14,13 @@ from needledrop.encoders.oracle import OracleModel
 from needledrop.encoders.saved import load_model
 from needledrop.encoders.training import torch_device
 from needledrop.factors.wmf import Factors
+from needledrop.page import counted
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
 from needledrop.ranking.paper import TITLES, SplitResult, Training, key_of, results_from_report
-from needledrop.ranking.report import Report
+from needledrop.ranking.report import Estimate, Report
 
 
 def evaluate_models(
@@ -96,17 +97,23 @@ def evaluate_models(
 
 def _tell(result: SplitResult, journal: Journal) -> None:
     journal.say(
-        f"{result.kind} split: {result.n_test_songs} test songs, {result.n_users:,} listeners"
+        f"{result.kind} split: {counted(result.n_test_songs, 'test song')}, "
+        f"{counted(result.n_users, 'listener')}"
     )
     journal.say(f"{'model':<24}{'mAP@500':>28}{'AUC':>9}{'x random':>10}{'oracle':>8}")
     for name, one in result.models.items():
-        figures = one.map_500, one.auc
-        if any(figure.mean is None or figure.low is None for figure in figures):
-            continue
-        precision, auc = figures
-        interval = f"{precision.mean:.4f} [{precision.low:.4f}, {precision.high:.4f}]"
-        to_random, of_oracle = one.map_to_random or 0.0, one.map_of_oracle or 0.0
-        journal.say(
-            f"{TITLES[name]:<24}{interval:>28}{auc.mean:>9.4f}{to_random:>10.2f}{of_oracle:>8.1%}"
+        precision = one.map_500
+        estimate = Estimate(precision.mean, precision.low, precision.high, result.n_users)
+        auc, to_random, of_oracle = (
+            "none" if value is None else format(value, form)
+            for value, form in (
+                (one.auc.mean, ".4f"),
+                (one.map_to_random, ".2f"),
+                (one.map_of_oracle, ".1%"),
+            )
         )
-        journal.record({f"{name}_map_500": precision.mean, f"{name}_auc": auc.mean})
+        journal.say(
+            f"{TITLES[name]:<24}{estimate.in_brackets():>28}{auc:>9}{to_random:>10}{of_oracle:>8}"
+        )
+        means = {f"{name}_map_500": precision.mean, f"{name}_auc": one.auc.mean}
+        journal.record({figure: mean for figure, mean in means.items() if mean is not None})

@@ -19,7 +19,7 @@ def plan_trainings(models: list, n_seeds: int, metrics: Output[Metrics]) -> list
         over no named one.)
     """
     from components.journal import journal
-    from needledrop.ranking.paper import plan_of
+    from needledrop.ranking.paper_plan import plan_of
 
     with journal("plan_trainings", pipeline="needledrop-reproduce-paper") as log:
         trainings = plan_of(models, n_seeds)

@@ -19,6 +19,7 @@ from needledrop.encoders.saved import load_model
 from needledrop.encoders.training import torch_device
 from needledrop.errors import InputError
 from needledrop.factors.wmf import Factors
+from needledrop.page import counted
 from needledrop.plays.split import Split
 from needledrop.plays.tags import Tags, read_tags
 from needledrop.plays.tracks import Tracks
@@ -42,7 +43,7 @@ def predict(
     out: Path,
     journal: Journal,
 ) -> None:
-    """Write the figures of both groups of songs; of none where there are no tags.
+    """Write the figures of both groups of songs, or why there are none; nothing without tags.
 
     Networks hear the test songs on the device: auto, cpu or cuda.
     """
@@ -50,13 +51,10 @@ def predict(
         journal.say("no tags: nothing to tell")
         write_json(out, {})
         return
-    tags = read_tags(tags_source, {t: s for s, t in Tracks.load(tracks_path).track_of().items()})
+    tags = read_tags(tags_source, Tracks.load(tracks_path).song_of_track())
     features = FeatureStore.open(features_path / "features.json")
     words, factors = BagOfWords.load(features_path / "bag_of_words"), Factors.load(factors_path)
-    journal.say(
-        f"{len(tags.songs_of):,} tags in {tags.n_rows:,} rows, {tags.n_rejected:,} broken, "
-        f"{tags.n_unknown:,} of unknown songs"
-    )
+    journal.say(tags.in_short())
 
     def bags(ids: NDArray[np.str_]) -> NDArray[np.float32]:
         return words.transform(features[song].mfcc for song in ids.tolist())
@@ -73,11 +71,12 @@ def predict(
     }
     groups[TEST] = test, {"bag of words": bags(test), **heard, "factors (usage)": usage}
     results = {
-        name: result
+        name: _figures(name, ids, told_from, tags, config, journal)
         for name, (ids, told_from) in groups.items()
-        if (result := _figures(name, ids, told_from, tags, config, journal)) is not None
     }
-    write_json(out, {name: asdict(one) for name, one in results.items()})
+    write_json(
+        out, {name: one if isinstance(one, str) else asdict(one) for name, one in results.items()}
+    )
 
 
 def _figures(
@@ -87,16 +86,17 @@ def _figures(
     tags: Tags,
     config: TagConfig,
     journal: Journal,
-) -> TagFigures | None:
-    """Return the figures; None, and a word why, where songs or tags are too few."""
+) -> TagFigures | str:
+    """Return the figures; or why there are none, where songs or tags are too few."""
     frequent = tags.most_frequent(config.n_tags, song_ids)
     try:
         result = predict_tags(told_from, tags.of_songs(frequent, song_ids), frequent, config)
     except InputError as error:
         journal.say(f"{name}: left out: {error}")
-        return None
+        return str(error)
+    n_tags = counted(len(result.tags), "tag")
     for source, mean in result.means.items():
-        journal.say(f"{name}, {len(result.tags)} tags: {source}: mean AUC {mean.mean:.4f}")
+        journal.say(f"{name}, {n_tags}: {source}: mean AUC {mean.mean:.4f}")
         group = "test" if name == TEST else "known"
         journal.record({f"{group}_{re.sub(r'[^a-z0-9]+', '_', source.lower())}_auc": mean.mean})
     return result

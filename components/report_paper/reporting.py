@@ -8,6 +8,7 @@ from components.journal import Journal
 from needledrop.artifacts import read_json, write_json
 from needledrop.ranking.paper import FULL, REPORTED_TAGS, SUBSET, SplitResult
 from needledrop.ranking.paper_page import page_of_paper
+from needledrop.ranking.paper_plan import PlanConfig
 from needledrop.ranking.report import Estimate
 from needledrop.ranking.tag_prediction import TagFigures
 
@@ -20,7 +21,12 @@ def report(
     page: Path,
     journal: Journal,
 ) -> None:
-    """Write all figures as JSON, ours and the paper's apart, and as a page."""
+    """Write all figures as JSON, ours and the paper's apart, and as a page.
+
+    Raises:
+        ConfigRejected: the price is none.
+    """
+    price_per_hour = PlanConfig(price_per_hour=price_per_hour).price_per_hour
     results = [SplitResult.load(path) for path in result_paths]
     tags = read_json(tags_path)
     write_json(
@@ -39,7 +45,10 @@ def report(
     journal.say(f"{len(results)} splits, {max(len(one.models) for one in results)} models")
 
 
-def _tag_figures(content: dict[str, Any]) -> TagFigures:
+def _tag_figures(content: dict[str, Any] | str) -> TagFigures | str:
+    """Read figures, or why there are none."""
+    if isinstance(content, str):
+        return content
     means = {name: Estimate(**one) for name, one in content["means"].items()}
     lists = {name: tuple(content[name]) for name in ("tags", "left_out")}
     aucs = {name: tuple(one) for name, one in content["aucs"].items()}

@@ -10,6 +10,7 @@ def select_plays(
     plays: Input[Dataset],
     tracks: Input[Dataset],
     audio: str,
+    tags: str,
     data_fingerprint: str,  # noqa: ARG001  (an input of Kubeflow's cache)
     n_songs: int,
     n_users: int,
@@ -20,10 +21,13 @@ def select_plays(
 ):
     """Take the most played songs that can be heard, and some of their listeners.
 
+    Broken tags are refused here, before anything is learned; predict_tags uses them.
+
     Args:
         plays: accepted plays.
         tracks: accepted tracks.
         audio: folder or s3:// URI of clips named after track ids.
+        tags: CSV or Parquet with tag, and song_id or track_id; empty where there are none.
         data_fingerprint: of the data, for Kubeflow's cache to tell it from other data.
         n_songs: how many songs; 0 takes all.
         n_users: how many listeners; 0 takes all.
@@ -43,6 +47,7 @@ def select_plays(
             Path(plays.path),
             Path(tracks.path),
             audio,
+            tags,
             SelectionConfig(n_songs, n_users, selection_seed),
             Path(selected_plays.path),
             Path(selected_tracks.path),

@@ -5,6 +5,7 @@ from pathlib import Path
 from components.journal import Journal
 from needledrop.audio.clips import find_clips
 from needledrop.plays.selection import SelectionConfig, selected_plays
+from needledrop.plays.tags import read_tags
 from needledrop.plays.tracks import Tracks
 from needledrop.plays.triplets import Plays
 
@@ -13,13 +14,21 @@ def select(
     plays_path: Path,
     tracks_path: Path,
     audio: str,
+    tags: str,
     config: SelectionConfig,
     selected_plays_path: Path,
     selected_tracks_path: Path,
     journal: Journal,
 ) -> None:
-    """Write the selected plays, and the tracks that belong to them."""
+    """Write the selected plays, and the tracks that belong to them.
+
+    Raises:
+        TagsRejected: there are tags, and they can't be used; they are needed days later.
+        InputError: no song can be chosen.
+    """
     plays, tracks = Plays.load(plays_path), Tracks.load(tracks_path)
+    if tags:
+        journal.say(read_tags(tags, tracks.song_of_track()).in_short())
     audible = find_clips(audio, tracks.track_of().items()).path_of.keys()
     some = selected_plays(plays, audible, config)
     some.save(selected_plays_path)

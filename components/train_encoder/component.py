@@ -107,13 +107,13 @@ def train_encoder(
             device=device,
         )
         size = CnnConfig(
-            tuple(map(int, n_filters)),
-            pooling_frames=tuple(map(int, pooling_frames)),
-            n_hidden=tuple(map(int, n_hidden)),
+            tuple(n_filters),
+            pooling_frames=tuple(pooling_frames),
+            n_hidden=tuple(n_hidden),
             dropout=dropout,
             n_networks=n_networks,
             n_networks_2d=n_networks_2d,
-            n_filters_2d=tuple(map(int, n_filters_2d)),
+            n_filters_2d=tuple(n_filters_2d),
         )
         request = TrainingRequest(encoder, store, workspace, size, training)
         launch = LaunchConfig(n_training_nodes, gpus_per_node, JobConfig(job_start_timeout_seconds))

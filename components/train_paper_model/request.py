@@ -87,16 +87,16 @@ class PaperRequest:
             ),
             TrainingConfig(**common, learning_rate=rate_2014, optimizer="nesterov", seed=seed),
             CnnConfig(
-                n_filters=_whole(settings["n_filters"]),
-                pooling_frames=_whole(settings["pooling_frames"]),
-                n_hidden=_whole(settings["n_hidden"]),
+                n_filters=tuple(settings["n_filters"]),
+                pooling_frames=tuple(settings["pooling_frames"]),
+                n_hidden=tuple(settings["n_hidden"]),
                 dropout=settings["dropout"],
                 n_networks=1,
                 n_networks_2d=0,
             ),
             Cnn2014Config(
-                n_filters=_whole(settings["n_filters_2014"]),
-                n_hidden=_whole(settings["n_hidden_2014"]),
+                n_filters=tuple(settings["n_filters_2014"]),
+                n_hidden=tuple(settings["n_hidden_2014"]),
                 dropout=settings["dropout"],
                 window_frames=settings["window_frames_2014"],
             ),
@@ -105,7 +105,3 @@ class PaperRequest:
             ),
             MlrConfig(n_steps=settings["n_steps_mlr"], seed=seed),
         )
-
-
-def _whole(numbers: list) -> tuple[int, ...]:
-    return tuple(map(int, numbers))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.cnn2d import Cnn2d
 from needledrop.encoders.model import FactorModel, ModelContent
+from needledrop.encoders.sizes import whole_sizes
 from needledrop.encoders.targets import TargetScaler
 from needledrop.encoders.window_network import (
     WindowNetwork,
@@ -68,6 +69,8 @@ class CnnConfig:
     n_filters_2d: tuple[int, ...] = (16, 32, 64)
 
     def __post_init__(self) -> None:
+        for name in ("n_filters", "pooling_frames", "n_hidden", "n_filters_2d"):
+            object.__setattr__(self, name, whole_sizes(f"cnn.{name}", getattr(self, name)))
         if not self.n_filters or min(self.n_filters) < 1:
             raise ConfigRejected(f"cnn.n_filters: expected positive numbers, got {self.n_filters}")
         if len(self.pooling_frames) != len(self.n_filters) or min(self.pooling_frames) < 1:

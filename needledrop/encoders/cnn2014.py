@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from needledrop.encoders.cnn import CnnEncoder, network_state
 from needledrop.encoders.model import ModelContent
+from needledrop.encoders.sizes import whole_sizes
 from needledrop.encoders.targets import TargetScaler
 from needledrop.encoders.window_network import (
     WindowNetwork,
@@ -55,6 +56,8 @@ class Cnn2014Config:
     window_frames: int = 599
 
     def __post_init__(self) -> None:
+        for name in ("n_filters", "pooling_frames", "n_hidden"):
+            object.__setattr__(self, name, whole_sizes(f"cnn2014.{name}", getattr(self, name)))
         if not self.n_filters or min(self.n_filters) < 1:
             raise ConfigRejected(
                 f"cnn2014.n_filters: expected positive numbers, got {self.n_filters}"

@@ -40,6 +40,13 @@ class Tags:
     n_rejected: int = 0
     n_unknown: int = 0
 
+    def in_short(self) -> str:
+        """Say how many there are."""
+        return (
+            f"tags: {len(self.songs_of):,} in {self.n_rows:,} rows, {self.n_rejected:,} broken, "
+            f"{self.n_unknown:,} of unknown songs"
+        )
+
     def most_frequent(self, n_tags: int, song_ids: NDArray[np.str_]) -> list[str]:
         """Return the tags that most of some songs have, the most frequent first, ties by name."""
         among = set(song_ids.tolist())
@@ -98,7 +105,12 @@ def read_tags(
                     n_unknown += 1
                 elif score >= min_score:
                     songs_of[tag][song] = max(score, songs_of[tag].get(song, score))
-    if not n_rows or n_rejected > max_rejected_share * n_rows:
+    if not n_rows:
+        raise TagsRejected(
+            f"tags: expected rows with a tag and a song, got none in {source}; fill the file, or "
+            "take it away: then there are no tags"
+        )
+    if n_rejected > max_rejected_share * n_rows:
         raise TagsRejected(
             f"tags: expected rows with a tag, a song and a score that is a number, got "
             f"{n_rejected} broken of {n_rows} rows in {source}, more than "

@@ -68,6 +68,10 @@ class Tracks:
         """Return song id -> track id, of the songs that have one; no two songs share a track."""
         return self._by_song(self.track_id)
 
+    def song_of_track(self) -> dict[str, str]:
+        """Return track id -> song id, the other way round."""
+        return {track: song for song, track in self.track_of().items()}
+
     def of_songs(self, song_ids: NDArray[np.str_]) -> "Tracks":
         """Return the rows of some songs, of those that there are."""
         is_wanted = np.isin(self.song_id, song_ids)

@@ -68,8 +68,13 @@ def figures_by_model(
 def _estimate(means: ResampledMeans, figure: int, model: int) -> Estimate:
     n_users = int(means.n_users[figure])
     mean = float(means.means[figure, model]) if n_users else None
-    low, high = interval_95(means.resampled[:, figure, model])
+    low, high = _interval(means.resampled[:, figure, model], n_users)
     return Estimate(mean, low, high, n_users)
+
+
+def _interval(resampled: NDArray[np.float64], n_users: int) -> tuple[float | None, float | None]:
+    """Return the interval; none for one user, whose every resample is the same."""
+    return interval_95(resampled) if n_users > 1 else (None, None)
 
 
 def comparisons_by_pair(names: Sequence[str], means: ResampledMeans) -> tuple[Comparison, ...]:
@@ -88,5 +93,6 @@ def _comparison(
     figure, first, second = METRICS.index(metric), names.index(a), names.index(b)
     n_users = int(means.n_users[figure])
     difference = means.means[figure, first] - means.means[figure, second]
-    low, high = interval_95(means.resampled[:, figure, first] - means.resampled[:, figure, second])
+    resampled = means.resampled[:, figure, first] - means.resampled[:, figure, second]
+    low, high = _interval(resampled, n_users)
     return Comparison(a, b, metric, float(difference) if n_users else None, low, high, n_users)

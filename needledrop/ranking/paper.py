@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from needledrop.artifacts import read_json, write_json
-from needledrop.errors import ArtifactBroken, ConfigRejected, ShapeMismatch
+from needledrop.errors import ArtifactBroken, ShapeMismatch
 from needledrop.ranking.report import Estimate, Report
 
 FORMAT = 1
@@ -115,7 +115,7 @@ class OverSeeds:
 
     Attributes:
         mean: over the seeds; None where no listener has the figure.
-        low, high: 95% interval over the listeners.
+        low, high: 95% interval over the listeners; None for one listener.
         lowest, highest: of the seeds.
         n_seeds: how many.
     """
@@ -211,25 +211,6 @@ def key_of(model: str, seed: int) -> str:
     return f"{model}#{seed}"
 
 
-def plan_of(models: list[str], n_seeds: int) -> list[str]:
-    """Return which trainings there are, as ``model#seed``; one for a model without randomness.
-
-    Raises:
-        ConfigRejected: an unknown model, or no seed.
-    """
-    if unknown := [name for name in models if name not in TRAINED]:
-        raise ConfigRejected(f"models: expected some of {', '.join(TRAINED)}, got {unknown[0]!r}")
-    if not models or len(set(models)) != len(models):
-        raise ConfigRejected(f"models: expected each model once, got {models}")
-    if not 1 <= n_seeds <= 100:
-        raise ConfigRejected(f"n_seeds: expected 1 to 100, got {n_seeds}")
-    return [
-        key_of(name, seed)
-        for name in models
-        for seed in range(1 if name in WITHOUT_SEED else n_seeds)
-    ]
-
-
 def results_from_report(
     report: Report, trainings: Mapping[str, Training]
 ) -> tuple[dict[str, ModelResult], dict[str, OverSeeds]]:
@@ -280,12 +261,12 @@ def over_seeds(estimates: list[Estimate]) -> OverSeeds:
     means = [one.mean for one in estimates if one.mean is not None]
     lows = [one.low for one in estimates if one.low is not None]
     highs = [one.high for one in estimates if one.high is not None]
-    if not (means and lows and highs):
+    if not means:
         return OverSeeds(None, None, None, None, None, len(estimates))
     return OverSeeds(
         float(np.mean(means)),
-        float(np.mean(lows)),
-        float(np.mean(highs)),
+        float(np.mean(lows)) if lows else None,
+        float(np.mean(highs)) if highs else None,
         min(means),
         max(means),
         len(estimates),

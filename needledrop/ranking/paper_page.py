@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from needledrop.page import Page
+from needledrop.page import Page, counted
 from needledrop.ranking.paper import (
     FULL,
     REPORTED_TAGS,
@@ -31,7 +31,7 @@ _RATIOS = (
 
 def page_of_paper(
     results: Sequence[SplitResult],
-    tags: Mapping[str, TagFigures] | None,
+    tags: Mapping[str, TagFigures | str] | None,
     *,
     price_per_hour: float = 0.0,
 ) -> Page:
@@ -39,7 +39,8 @@ def page_of_paper(
 
     Args:
         results: of each split.
-        tags: by which songs were looked at; None where there are no tags.
+        tags: by which songs were looked at: the figures, or why there are none; None where there
+            are no tags.
         price_per_hour: of the machine that trained; 0 shows no prices.
     """
     first = results[0]
@@ -92,8 +93,8 @@ def _add_split(page: Page, result: SplitResult) -> None:
     page.heading(f"This dataset, {_HEADINGS.get(result.kind, result.kind)}")
     page.sentence(
         f"{result.n_training_songs:,} training songs, {result.n_validation_songs:,} validation "
-        f"songs, {result.n_test_songs:,} test songs; {result.n_users:,} listeners played a test "
-        "song."
+        f"songs, {counted(result.n_test_songs, 'test song')}; "
+        f"{counted(result.n_users, 'listener')} played a test song."
     )
     for metric, title in _METRICS.items():
         page.table(
@@ -254,25 +255,29 @@ def _add_costs(page: Page, results: Sequence[SplitResult], price_per_hour: float
         page.sentence(f"Cost at {price_per_hour:g} for an hour of the machine.")
 
 
-def _add_tags(page: Page, tags: Mapping[str, TagFigures] | None) -> None:
+def _add_tags(page: Page, tags: Mapping[str, TagFigures | str] | None) -> None:
     page.heading("Tags")
     if not tags:
         page.sentence("No tags came with this dataset, so tag prediction was left out.")
         return
     page.sentence(
         "From each kind of features a logistic regression tells whether a song has a tag; the "
-        "mean AUC over the most frequent tags, ten-fold, with its 95% interval over the tags."
+        "mean AUC over the most frequent tags, cross-validated, with its 95% interval over the "
+        "tags."
     )
     for songs, figures in tags.items():
+        if isinstance(figures, str):
+            page.sentence(f"This dataset, {songs}: left out. {figures}")
+            continue
         left_out = f"; {len(figures.left_out)} had too few songs" if figures.left_out else ""
         page.sentence(
-            f"This dataset, {songs}: {figures.n_songs:,} songs, {len(figures.tags)} tags"
+            f"This dataset, {songs}: {figures.n_songs:,} songs, {counted(len(figures.tags), 'tag')}"
             f"{left_out}, {figures.n_folds} folds."
         )
         page.table(
             ["told from", "mean AUC"],
             [
-                [name, f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})"]
+                [name, _interval(OverSeeds(one.mean, one.low, one.high, None, None, 1))]
                 for name, one in sorted(figures.means.items(), key=_place_of_source)
             ],
         )
@@ -310,9 +315,11 @@ def _add_how(page: Page) -> None:
 
 
 def _interval(one: OverSeeds, *, signed: bool = False) -> str:
-    if one.mean is None or one.low is None or one.high is None:
+    if one.mean is None:
         return "-"
     sign = "+" if signed else ""
+    if one.low is None or one.high is None:
+        return f"{one.mean:{sign}.4f} (no interval)"
     return f"{one.mean:{sign}.4f} ({one.low:{sign}.4f} to {one.high:{sign}.4f})"
 
 

@@ -60,9 +60,9 @@ class Estimate:
     """A mean over users with its 95% interval.
 
     Attributes:
-        mean: None where no user has the figure; so are the ends of the interval.
+        mean: None where no user has the figure.
         low: lower end, the 2.5% percentile of the resampled means.
-        high: upper end, the 97.5% percentile.
+        high: upper end, the 97.5% percentile; both are None for fewer than two users.
         n_users: the users who have the figure.
     """
 
@@ -70,6 +70,14 @@ class Estimate:
     low: float | None
     high: float | None
     n_users: int
+
+    def in_brackets(self) -> str:
+        """Say it as ``0.2202 [0.2122, 0.2284]``; without what isn't there."""
+        if self.mean is None:
+            return "none"
+        if self.low is None or self.high is None:
+            return f"{self.mean:.4f}"
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True)

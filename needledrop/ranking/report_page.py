@@ -236,7 +236,9 @@ def _add_how_to_read(page: Page, report: Report) -> None:
 def _with_interval(estimate: Estimate) -> str:
     if estimate.mean is None:
         return "-"
-    return f"{estimate.mean:.4f} ({_number(estimate.low)} to {_number(estimate.high)})"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.4f} (no interval)"
+    return f"{estimate.mean:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
 
 
 def _percentage_with_interval(estimate: Estimate) -> str:

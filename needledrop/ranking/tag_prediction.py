@@ -120,13 +120,14 @@ def predict_tags(
         tags=tuple(kept),
         left_out=tuple(tag for tag in tags if tag not in kept),
         aucs=aucs,
-        means={
-            name: Estimate(
-                float(np.mean(one)), *interval_95(np.array(one)[draws].mean(axis=1)), len(kept)
-            )
-            for name, one in aucs.items()
-        },
+        means={name: _mean_over_tags(np.array(one), draws) for name, one in aucs.items()},
     )
+
+
+def _mean_over_tags(aucs: NDArray[np.float64], draws: NDArray[np.int64]) -> Estimate:
+    """Return the mean; one tag has no interval, since every resample of it is the same."""
+    low, high = interval_95(aucs[draws].mean(axis=1)) if len(aucs) > 1 else (None, None)
+    return Estimate(float(aucs.mean()), low, high, len(aucs))
 
 
 def _auc(features: NDArray[np.floating], labels: NDArray[np.bool_], config: TagConfig) -> float:

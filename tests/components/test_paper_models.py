@@ -21,7 +21,8 @@ from needledrop.plays.split import Split
 from needledrop.plays.tracks import Tracks
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.evaluate import EvaluationConfig
-from needledrop.ranking.paper import TRAINED, plan_of
+from needledrop.ranking.paper import TRAINED
+from needledrop.ranking.paper_plan import plan_of
 from needledrop.ranking.tag_prediction import TagConfig
 from tests.encoders.paper_world import paper_world
 
@@ -283,3 +284,17 @@ def test_without_tags_nothing_is_told_and_the_page_says_so(trained, evaluated, t
             tmp_path / "t.json",
             Journal("predict_tags"),
         )
+
+
+def test_tags_of_too_few_songs_are_left_out_and_the_page_says_why(trained, evaluated, tmp_path):
+    inputs = [trained.folder / "tracks.parquet", *trained.inputs]
+    told, config = tmp_path / "tags.json", TagConfig(n_folds=500, n_resamples=100)
+    source = tags_file(trained.folder)
+    predict(source, trained.paths, *inputs, config, "cpu", told, Journal("predict_tags"))
+    assert json.loads(told.read_text())[KNOWN].endswith("take fewer folds, or more songs")
+    evaluated[0].save(tmp_path / "random.json")
+    arguments = ([tmp_path / "random.json"], told, 0.0, tmp_path / "tables.json")
+    report(*arguments, tmp_path / "page.html", Journal("report_paper"))
+    page = (tmp_path / "page.html").read_text()
+    assert "No tags came" not in page
+    assert f"{KNOWN}: left out. expected tags that 500 songs or more have" in page

@@ -161,6 +161,18 @@ def test_harmful_titles_are_text(visit):
     )
 
 
+def test_a_name_from_right_to_left_does_not_turn_a_songs_other_facts_around(visit):
+    page = visit()
+    page.get_by_label("Find a song").fill("song 5")
+    page.keyboard.press("Enter")
+    facts = page.locator("#song-facts")
+    names = facts.locator("bdi").all_text_contents()
+    assert names
+    assert not [name for name in names if " · " in name or "listener" in name]
+    own_text = "one => [...one.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('')"
+    assert re.search(r"\d listeners? · (a training song|held out)", facts.evaluate(own_text))
+
+
 def test_search_finds_titles_artists_and_tags(visit):
     page = visit()
     field = page.get_by_label("Find a song")

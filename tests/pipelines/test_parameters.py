@@ -181,6 +181,20 @@ def test_whole_numbers_are_numbers_and_lists_are_lists():
     assert values["n_filters"] == [8, 8, 8]
 
 
+def test_a_device_that_is_not_there_is_told_before_anything_starts(data, answer, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = data.parent / "out"
+    status, _, told = answer("run", "train", "--data", data, "--out", out, "--set", "device=cuda")
+    assert status == 2
+    assert "device: expected a CUDA device, found none; set device=auto" in told
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.e-3", "1.0e-3", "+1E-3", "0.001"])
+def test_a_small_number_may_be_written_with_an_exponent(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"learning_rate: {text}\n")
+    assert checked(read_config(tmp_path / "a.yaml"), KNOWN) == {"learning_rate": 0.001}
+
+
 def test_a_config_file_is_yaml_lines(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("n_factors: 20\nn_filters: [8, 8, 8]\n")

@@ -65,11 +65,35 @@ def test_the_sizes_are_those_of_the_paper():
         {"models": [1]},
         {"n_seeds": 0},
         {"tag_seed": -1},
+        {"models": []},
+        {"models": ["abacus"]},
+        {"models": ["linear", "linear"]},
+        {"models": ["linear", ["mlp"]]},
+        {"price_per_hour": -1.0},
+        {"price_per_hour": float("nan")},
+        {"n_filters": ["a", "b", "c"]},
+        {"n_hidden": [8.5]},
+        {"n_hidden_2014": [True, 8]},
     ],
+    ids=str,
 )
 def test_a_value_out_of_range_is_refused_by_its_name(values):
     with pytest.raises(ConfigRejected, match=next(iter(values))):
         checked(values, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("track_id,tag\n", "got none in"), ("a,b\n1,2\n", "expected the columns tag")],
+    ids=["no rows", "other columns"],
+)
+def test_broken_tags_are_told_before_anything_is_learned(content, words, catalogue, tmp_path):
+    (tmp_path / "tags.csv").write_text(content)
+    options = ("--data", catalogue, "--out", tmp_path / "out")
+    done = call("run", "reproduce-paper", *options, **SMALL, tags=tmp_path / "tags.csv")
+    assert done.returncode == 1
+    assert words in done.stdout + done.stderr
+    assert "split-songs" not in done.stdout + done.stderr
 
 
 @pytest.mark.long

@@ -41,3 +41,32 @@ def test_no_step_begins_after_one_that_failed_though_it_is_said_through_logging(
     assert terminal.steps == ["validate-plays"]
     assert "Logging error" not in capsys.readouterr().err
     assert terminal.failure(tmp_path / "run.log") == "validate-plays: no plays in it"
+
+
+def _colourful(task):
+    return f"Task \x1b[96m'{task}'\x1b[0m finished with status"
+
+
+def test_a_step_that_was_killed_is_named_and_ends_the_run(kfp, tmp_path):
+    """kfp would go on with the steps that don't need it, for hours, and fail at the end."""
+    terminal, logger = kfp
+    logger.info("Executing task \x1b[96m'factorize-plays'\x1b[0m")
+    terminal.write("    ALS iterations\n    Killed\n    \n")
+    logger.error(f"{_colourful('factorize-plays')} \x1b[91mFAILURE\x1b[0m")
+    with pytest.raises(StepFailed):
+        logger.info("Executing task \x1b[96m'extract-features'\x1b[0m")
+    said = terminal.failure(tmp_path / "run.log")
+    assert said.startswith("factorize-plays failed: it was killed (out of memory?); everything it")
+
+
+def test_what_a_finished_step_wrote_is_no_reason_of_another_ones_failure(kfp, tmp_path):
+    terminal, logger = kfp
+    for task in ("train-paper-model", "train-paper-model-2"):
+        logger.info(f"Executing task '{task}'")
+    terminal.write("    Segmentation fault\n")
+    logger.info(f"{_colourful('train-paper-model')} \x1b[92mSUCCESS\x1b[0m")
+    logger.info(f"{_colourful('train-paper-model')} outputs:".replace("finished with status ", ""))
+    terminal.write("    metrics: Metrics( name='metrics',\n                      metadata={} )\n")
+    logger.error(f"{_colourful('train-paper-model-2')} \x1b[91mFAILURE\x1b[0m")
+    said = terminal.failure(tmp_path / "run.log")
+    assert said.startswith("train-paper-model-2 failed: Segmentation fault; everything it")

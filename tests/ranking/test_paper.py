@@ -12,11 +12,11 @@ from needledrop.ranking.paper import (
     SplitResult,
     Training,
     over_seeds,
-    plan_of,
     ratio,
     results_from_report,
 )
 from needledrop.ranking.paper_page import page_of_paper
+from needledrop.ranking.paper_plan import plan_of
 from needledrop.ranking.report import Estimate
 from needledrop.ranking.scores import RandomScores
 from tests.serving.page.browser import chromium
@@ -106,8 +106,8 @@ def test_a_model_without_randomness_is_trained_once():
     assert plan_of(["linear", "mlp"], 3) == ["linear#0", "mlp#0", "mlp#1", "mlp#2"]
     for models, n_seeds, words in (
         (["linear", "abacus"], 3, "'abacus'"),
-        (["linear", "linear"], 3, "each model once"),
-        ([], 3, "each model once"),
+        (["linear", "linear"], 3, "each once"),
+        ([], 3, "each once"),
         (["mlp"], 0, "n_seeds"),
         (["oracle"], 1, "'oracle'"),
     ):
@@ -145,3 +145,26 @@ def test_on_a_phone_only_wide_tables_are_moved_sideways(report, tmp_path):
             if table.locator("th").count() <= 3:
                 assert not table.evaluate(wide), table.inner_text()
         assert window.locator("figure svg").bounding_box()["width"] <= 360
+
+
+def test_one_listener_has_figures_without_an_interval_and_the_page_says_so():
+    """Every resample of one listener is the same: an interval of no width would be a promise."""
+    generator = np.random.default_rng(0)
+    scores = {
+        name: RandomScores(1, N_SONGS, seed)
+        for seed, name in enumerate(("random#0", "oracle#0", "linear#0", "mlp#0"))
+    }
+    played = sparse.csr_matrix(generator.random((1, N_SONGS)) < 0.3)
+    songs = np.array([f"SO{n:02}" for n in range(N_SONGS)])
+    one = evaluate(scores, played, songs, np.ones(N_SONGS), EvaluationConfig(n_resamples=100))
+    figure = one.models["linear#0"].metrics["map_500"]
+    assert figure.mean is not None
+    assert (figure.low, figure.high) == (None, None)
+    assert figure.in_brackets() == f"{figure.mean:.4f}"
+    models, differences = results_from_report(one, COSTS)
+    result = SplitResult("random", 100, 20, N_SONGS, 1, 5, models, differences)
+    text = page_of_paper([result], {"test songs": "expected tags, got none"}).text()
+    assert f"{figure.mean:.4f} (no interval)" in text
+    assert "1 listener played a test song" in text
+    assert "No tags came" not in text
+    assert "test songs: left out. expected tags, got none" in text

@@ -50,6 +50,13 @@ def test_the_same_seed_gives_the_same_figures_and_scale_does_not_matter(planted)
     np.testing.assert_allclose(scaled.aucs["known"], first.aucs["known"], atol=1e-4)
 
 
+def test_one_tag_has_no_interval(planted):
+    features, has_tag = planted
+    mean = predict_tags(features, has_tag[:, :1], ["rock"]).means["known"]
+    assert mean.mean > 0.97
+    assert (mean.low, mean.high, mean.n_users) == (None, None, 1)
+
+
 def test_a_tag_with_fewer_songs_than_folds_is_left_out_and_named(planted):
     features, has_tag = planted
     rare, common = np.zeros(N, bool), np.ones(N, bool)

@@ -12,14 +12,17 @@ class SongCard {
   // Returns the songs of both lists.
   show(song, { aloud }) {
     at("song-title").firstChild.textContent = songs.title[song];
-    at("song-facts").replaceChildren(element("bdi", [
-      artistOf(song),
-      `${number(songs.listeners[song])} listeners`,
-      PARTS[songs.part[song]],
-      tagsOf(song).join(", "),
-    ].filter(Boolean).join(" · ")));
+    at("song-facts").replaceChildren(...this.factsOf(song));
     this.load(songs.link[song], aloud);
     return this.list(song);
+  }
+
+  // Each name by itself: one that is written from right to left must not turn the others around.
+  factsOf(song) {
+    const n = songs.listeners[song];
+    const tags = tagsOf(song).flatMap((tag, place) => [place ? ", " : " · ", element("bdi", tag)]);
+    const artist = artistOf(song) ? [element("bdi", artistOf(song)), " · "] : [];
+    return [...artist, `${number(n)} ${n === 1 ? "listener" : "listeners"} · ${PARTS[songs.part[song]]}`, ...tags];
   }
 
   load(link, aloud) {
