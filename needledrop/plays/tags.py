@@ -122,7 +122,7 @@ def read_tags(
 def _rows(content: Content, name: str) -> Iterator[dict[str, str | None]]:
     if content.is_parquet:
         try:
-            table = pq.read_table(content.stream)
+            table = pq.ParquetFile(content.stream).read()  # which does not read ahead
         except (OSError, pa.ArrowException) as error:
             raise TagsRejected(
                 f"tags: {name} is no whole Parquet file ({' '.join(str(error).split())})"

@@ -95,9 +95,10 @@ class Tracks:
             ArtifactBroken: the file is missing, broken or of another schema.
         """
         try:
-            # As a file, so that a folder called key=value above it is not taken for a column.
-            with Path(path).open("rb") as file:
-                table = pq.read_table(file)
+            # Without partitions: a folder called key=value above it is no column. By its path: what
+            # reads ahead from a Python file may still hold it when a short process ends, which
+            # aborts it (apache/arrow#34314).
+            table = pq.read_table(path, partitioning=None)
             columns = {name: table.column(name).to_pylist() for name in table.column_names}
             return cls(**{name: _as_column(name, values) for name, values in columns.items()})
         except (OSError, TypeError, ValueError, pa.ArrowException) as error:

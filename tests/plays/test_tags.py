@@ -53,7 +53,7 @@ def test_the_most_frequent_are_counted_among_the_songs_that_are_asked_for(tmp_pa
         ("tag\nrock\n", "song_id or track_id"),
         ("track_id,tag,score\nTR1,rock,loud\n", "1 broken of 1 rows"),
         ("track_id,tag,score\nTR1,,1\n,rock,1\nTR1,rock,nan\n", "3 broken of 3 rows"),
-        ("track_id,tag,score\n", "0 rows"),
+        ("track_id,tag,score\n", "a tag and a song, got none"),
         ("", "empty"),
     ],
 )

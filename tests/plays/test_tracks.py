@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from needledrop.errors import ArtifactBroken, ConfigRejected, ShapeMismatch, TracksRejected
 from needledrop.plays import track_rows
+from needledrop.plays.tags import read_tags
 from needledrop.plays.tracks import Tracks, TracksConfig, examine_tracks, read_tracks
 
 HEADER = "song_id,track_id,artist_id,artist_name,title,release,year,duration_seconds"
@@ -310,6 +312,23 @@ def test_tracks_survive_saving(tmp_path):
     alone = Tracks(np.array(["SOA"]))
     alone.save(tmp_path / "alone")
     assert values(Tracks.load(tmp_path / "alone")) == values(alone)
+
+
+def test_nothing_reads_ahead_from_a_python_file(tmp_path, monkeypatch):
+    """Arrow's threads may still hold one when a short process ends, which aborts it."""
+    read_table = pq.read_table
+
+    def read_table_of_a_path(source, **options):
+        assert isinstance(source, str | Path)
+        return read_table(source, **options)
+
+    monkeypatch.setattr(pq, "read_table", read_table_of_a_path)
+    table = {"song_id": ["SO1"], "track_id": ["TR1"], "tag": ["pop"], "score": [1.0]}
+    pq.write_table(pa.table(table), tmp_path / "table.parquet")
+    tracks = read_tracks(str(tmp_path / "table.parquet")).tracks
+    tracks.save(tmp_path / "tracks.parquet")
+    assert Tracks.load(tmp_path / "tracks.parquet").track_of() == {"SO1": "TR1"}
+    assert read_tags(str(tmp_path / "table.parquet"), tracks.song_of_track()).n_rows == 1
 
 
 def test_broken_artifacts_are_refused(tmp_path):
