@@ -1,5 +1,6 @@
 """Tells tags from what is known of songs, and writes the figures."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -89,8 +90,13 @@ def _figures(
 ) -> TagFigures | str:
     """Return the figures; or why there are none, where songs or tags are too few."""
     frequent = tags.most_frequent(config.n_tags, song_ids)
+    has_tag, n_done = tags.of_songs(frequent, song_ids), itertools.count(1)
+    n_told = len(frequent) * len(told_from)  # at most: rare tags are left out
     try:
-        result = predict_tags(told_from, tags.of_songs(frequent, song_ids), frequent, config)
+        with journal.progress(f"tags of {name}", n_told, "tag") as advance:
+            result = predict_tags(
+                told_from, has_tag, frequent, config, lambda: advance(next(n_done), "")
+            )
     except InputError as error:
         journal.say(f"{name}: left out: {error}")
         return str(error)

@@ -8,7 +8,7 @@ and the figure is the mean over the tags (van den Oord et al. 2013, section 5.4)
 Shapes: n songs, g tags, d features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,7 @@ def predict_tags(
     has_tag: NDArray[np.bool_],
     tags: Sequence[str],
     config: TagConfig | None = None,
+    on_tag: Callable[[], None] | None = None,
 ) -> TagFigures:
     """Tell tags from each kind of features, in the same folds.
 
@@ -91,6 +92,7 @@ def predict_tags(
         has_tag: (n, g).
         tags: (g,) names.
         config: folds and penalty.
+        on_tag: called when a tag has been told from one kind of features.
 
     Raises:
         ShapeMismatch: features and tags are not of the same songs, or tags and names differ.
@@ -107,10 +109,12 @@ def predict_tags(
             f"expected tags that {config.n_folds} songs or more have, and as many have not, got "
             f"none of {len(tags)} over {len(has_tag)} songs; take fewer folds, or more songs"
         )
-    aucs = {
-        name: tuple(_auc(matrix, has_tag[:, column], config) for column in np.flatnonzero(enough))
-        for name, matrix in features.items()
-    }
+    aucs: dict[str, tuple[float, ...]] = {}
+    for name, matrix in features.items():
+        for column in np.flatnonzero(enough):
+            aucs[name] = (*aucs.get(name, ()), _auc(matrix, has_tag[:, column], config))
+            if on_tag:
+                on_tag()
     draws = np.random.default_rng(config.seed).integers(
         0, len(kept), (config.n_resamples, len(kept))
     )

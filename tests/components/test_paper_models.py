@@ -234,11 +234,15 @@ def tags_file(folder):
     return str(folder / "tags.csv")
 
 
-def test_tags_are_told_and_the_report_keeps_the_datasets_apart(trained, evaluated, tmp_path):
+def test_tags_are_told_and_the_report_keeps_the_datasets_apart(
+    trained, evaluated, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("components.journal._SECONDS_BETWEEN_LINES", 0)
     config = TagConfig(n_folds=4, n_resamples=100)
     inputs = [trained.folder / "tracks.parquet", *trained.inputs]
     told, journal = tmp_path / "tags.json", Journal("predict_tags")
     predict(tags_file(trained.folder), trained.paths, *inputs, config, "cpu", told, journal)
+    assert f"tags of {KNOWN}: 1/" in capsys.readouterr().out
     content = json.loads(told.read_text())
     assert set(content[KNOWN]["means"]) == {"bag of words", "factors"}
     assert content[KNOWN]["means"]["bag of words"]["mean"] > 0.9
