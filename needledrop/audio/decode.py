@@ -18,6 +18,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from needledrop.audio.mono import Mono
 from needledrop.errors import ClipRejected, ConfigRejected
 
 _DECODERS = (
@@ -131,7 +132,7 @@ def _decode_mono(
     encoded: bytes, container: str, limits: DecodeLimits
 ) -> tuple[NDArray[np.float32], int]:
     """Return the mono waveform at the file's own sample rate, and that rate."""
-    blocks: list[NDArray[np.float32]] = []
+    mono = Mono()
     n_samples = 0
     rate = 0
     try:
@@ -146,41 +147,36 @@ def _decode_mono(
                 raise ClipRejected("not_audio", "expected an audio stream, the file holds none")
             stream = file.streams.audio[0]
             rate = _checked_rate(stream.codec_context, limits)
-            # Interleaved, in one plane: PyAV 18 looks for the end of the list of planes beyond the
-            # eight that there are, so an array of eight planes or more can crash the process. In
-            # long frames: codecs' own have 20 ms, and Python would take as long as the decoder.
-            packed = av.AudioResampler(
-                format="flt", layout=stream.layout, rate=rate, frame_size=_FRAME_SAMPLES
-            )
             n_channels = stream.codec_context.channels
+            resampler: av.AudioResampler | None = None
             try:
                 for frame in file.decode(stream):
                     # A codec may say one rate and give another, as AAC with replicated bands does.
                     n_samples += frame.samples * rate // max(1, frame.sample_rate)
                     _check_size(n_samples, n_channels, rate, len(encoded), limits)
-                    blocks += _mono(packed.resample(frame), n_channels)
+                    if resampler is None and frame.sample_rate == rate and mono.takes(frame):
+                        mono.add(frame)
+                        continue
+                    resampler = resampler or _resampler(stream, rate)
+                    mono.add(*resampler.resample(frame))
             finally:
-                if n_samples:
-                    blocks += _mono(packed.resample(None), n_channels)
+                if resampler is not None:
+                    mono.add(*resampler.resample(None))
     except (av.error.FFmpegError, ValueError) as error:
         # A clip that breaks off ends here too; whether enough came is the caller's question.
-        if not blocks:
+        if not mono.n_samples:
             raise ClipRejected(
                 "corrupt", f"expected a whole {container} file, nothing in it could be decoded"
             ) from error
-    if not blocks:
+    if not mono.n_samples:
         raise ClipRejected("corrupt", f"expected audio in the {container} file, found no sample")
-    return np.concatenate(blocks), rate
+    return mono.waveform(), rate
 
 
-def _mono(frames: list[av.AudioFrame], n_channels: int) -> list[NDArray[np.float32]]:
-    """Return each frame's mean over the channels; NaN is judged when all are there."""
-    blocks: list[NDArray[np.float32]] = []
-    for frame in frames:
-        samples = np.asarray(frame.to_ndarray(), dtype=np.float32).reshape(-1, n_channels)
-        with np.errstate(invalid="ignore", over="ignore"):
-            blocks.append(samples[:, 0] if n_channels == 1 else samples.mean(axis=1))
-    return blocks
+def _resampler(stream: av.AudioStream, rate: int) -> av.AudioResampler:
+    return av.AudioResampler(
+        format="flt", layout=stream.layout, rate=rate, frame_size=_FRAME_SAMPLES
+    )
 
 
 def _check_size(

@@ -1,6 +1,7 @@
 """The decoder against clips whose samples are known, and against broken and hostile ones."""
 
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,51 @@ def test_channels_are_averaged(tmp_path):
     left, right = chord(4.0, RATE, seed=1)[0], chord(4.0, RATE, seed=2)[0]
     path = encode(tmp_path / "stereo.wav", np.stack([left, right]), RATE)
     np.testing.assert_allclose(decode_clip(path, RATE), (left + right) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize(
+    ("codec", "dtype", "full_scale"),
+    [("pcm_u8", "u1", 2**7), ("pcm_s16le", "<i2", 2**15), ("pcm_s32le", "<i4", 2**31),
+     ("pcm_f32le", "<f4", 1), ("pcm_f64le", "<f8", 1)],
+)  # fmt: skip
+def test_each_format_of_samples_is_read_to_the_bit(codec, dtype, full_scale, n_channels):
+    """Against the file's own samples, written by the standard's header and averaged by hand."""
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (4 * RATE, n_channels)) * full_scale
+    stored = (samples + 128 * (dtype == "u1")).astype(dtype)
+    sound = ((stored.astype("f4") - np.float32(128 * (dtype == "u1"))) / full_scale).astype("f4")
+    expected = sound.sum(axis=1, dtype=np.float64) / n_channels
+    bits, tag = stored.dtype.itemsize * 8, 3 if "f" in dtype else 1
+    head = struct.pack(
+        "<HHIIHH",
+        tag,
+        n_channels,
+        RATE,
+        RATE * n_channels * bits // 8,
+        n_channels * bits // 8,
+        bits,
+    )
+    body = b"fmt " + struct.pack("<I", len(head)) + head
+    body += b"data" + struct.pack("<I", stored.nbytes) + stored.tobytes()
+    wav = b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+    np.testing.assert_allclose(decode_clip(wav, RATE), expected, atol=2e-7)
+
+
+def test_a_stream_that_becomes_stereo_is_heard_to_its_end(tmp_path):
+    parts = [encode(tmp_path / f"{n}.aac", chord(4.0, RATE, n), RATE).read_bytes() for n in (1, 2)]
+    decoded = decode_clip(b"".join(parts), RATE)
+    assert 8.0 <= len(decoded) / RATE < 8.3
+    assert correlation(decoded[-4 * RATE :], chord(4.0, RATE)[0]) > 0.98
+
+
+def test_a_stream_whose_rate_changes_is_resampled_on_the_way(tmp_path):
+    parts = [
+        encode(tmp_path / f"{rate}.aac", chord(4.0, rate), rate).read_bytes()
+        for rate in (RATE, 44_100)
+    ]
+    decoded = decode_clip(b"".join(parts), RATE)
+    assert 8.0 <= len(decoded) / RATE < 8.3
+    assert correlation(decoded[-4 * RATE :], chord(4.0, RATE)[0]) > 0.98
 
 
 def test_bytes_and_path_give_the_same_bits(clip):
