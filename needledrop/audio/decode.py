@@ -158,10 +158,12 @@ def _decode_mono(
                         mono.add(frame)
                         continue
                     resampler = resampler or _resampler(stream, rate)
-                    mono.add(*resampler.resample(frame))
+                    for resampled in resampler.resample(frame):
+                        mono.add(resampled)
             finally:
                 if resampler is not None:
-                    mono.add(*resampler.resample(None))
+                    for resampled in resampler.resample(None):
+                        mono.add(resampled)
     except (av.error.FFmpegError, ValueError) as error:
         # A clip that breaks off ends here too; whether enough came is the caller's question.
         if not mono.n_samples:
