@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from components.journal import Journal
@@ -109,6 +110,7 @@ def _page(factors: Factors, n_listeners: NDArray[np.int64]) -> Page:
     figure = Figure(figsize=(9, 3.2), dpi=160, layout="constrained")
     objective, norms = figure.subplots(1, 2)
     objective.plot(range(1, len(factors.losses) + 1), factors.losses, marker=".", color="#2b5d8a")
+    objective.xaxis.set_major_locator(MaxNLocator(integer=True))
     objective.set(xlabel="iteration (the last: listeners alone)", ylabel="objective")
     norms.scatter(
         np.maximum(n_listeners, 1),
@@ -119,6 +121,8 @@ def _page(factors: Factors, n_listeners: NDArray[np.int64]) -> Page:
         rasterized=len(n_listeners) > _MOST_DRAWN_SONGS,
     )
     norms.set(xlabel="listeners of the song", ylabel="length of its factors", xscale="log")
+    norms.xaxis.set_major_formatter(LogFormatter())
+    norms.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6)))
     page.plot(
         figure,
         "Left: the weighted matrix factorisation's objective, which can only fall. Right: songs "

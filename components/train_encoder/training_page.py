@@ -1,5 +1,7 @@
 """The page that tells how the convolutional networks' training went."""
 
+from itertools import zip_longest
+
 from matplotlib.figure import Figure
 
 from components.train_encoder.material import Material
@@ -47,19 +49,21 @@ def curves_page(
         figure, "Loss by epoch, and the trial network's validation score; the dot marks its best."
     )
     page.table(
-        ["network", "epoch", "training loss", "validation mAP@500"],
+        ["epoch", "validation mAP@500", *(f"loss, {name}" for name in names)],
         [
-            [
-                name,
-                epoch.number + 1,
-                f"{epoch.loss:.3f}",
-                "" if epoch.validation_score is None else f"{epoch.validation_score:.4f}",
-            ]
-            for name, history in zip(names, [tried, *histories], strict=True)
-            for epoch in history
+            [number, *map(_shown, [epochs[0] and epochs[0].validation_score, *map(_loss, epochs)])]
+            for number, epochs in enumerate(zip_longest(tried, *histories), start=1)
         ],
     )
     return page
+
+
+def _loss(epoch: Epoch | None) -> float | None:
+    return epoch and epoch.loss
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def about_stretch(stretch: float) -> str:
