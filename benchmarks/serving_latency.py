@@ -3,10 +3,11 @@
     PYTHONPATH=. nice -n 19 python benchmarks/serving_latency.py [--rounds 3] [--seconds 6]
 
 Three servers, one as it is by default, one without batches, one whose network torch runs, each on
-the first core and with one thread; the
-clients are on the second. They are asked in turn, in rounds, and ratios are taken within a round,
-so that other work on the machine weighs on both. The bare stages (decode, front end, network, one
-thread) run on the first core in the same rounds.
+the first core and with one thread; the clients are on the second. They are asked in turn, in
+rounds, and ratios are taken within a round, so that other work weighs on both. The bare
+stages (decode, front end, network by torch, one thread) run on the first core in the same rounds,
+and so does the servers' network by itself: batches save at most all of it, which bounds what they
+can bring.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,6 +35,7 @@ from needledrop.audio.frontend import FrontendConfig
 from needledrop.encoders.bundle import Bundle
 from needledrop.encoders.catalogue import Catalogue
 from needledrop.promotion.registry import Registry
+from serving.engine import FASTEST, with_engine
 from tests.serving.world import INFER, encoded_bytes, free_port, register, waveform
 
 N_SONGS, N_FACTORS, CONCURRENCY = 1000, 50, 16
@@ -112,18 +114,25 @@ def latencies(port: int, question: tuple[bytes, dict[str, str]], n: int, seconds
     return taken, time.perf_counter() - started
 
 
-def bare_seconds(bundle: Bundle, clip: bytes, n: int) -> float:
-    """Return the median of decode, front end and network, on the servers' core."""
+def bare_seconds(act: Callable[[], object], n: int) -> float:
+    """Return the median of what something takes on the servers' core."""
     os.sched_setaffinity(0, {0})
     try:
         taken = []
         for _ in range(n):
             started = time.perf_counter()
-            bundle.factors_from_clip(clip)
+            act()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken)
     finally:
         os.sched_setaffinity(0, {1})
+
+
+def network_of(bundle: Bundle, clip: bytes) -> Callable[[], object]:
+    """Return what runs a clip's windows through the network as the servers do."""
+    features = bundle.features(bundle.waveform(clip))
+    served = with_engine(bundle, bundle.hear_canned_clips(), FASTEST)
+    return lambda: served.encoder.factors([features])
 
 
 def main() -> None:
@@ -141,6 +150,7 @@ def main() -> None:
         "3 s of FLAC": audio_question(short),
         "3 s as log-mel": binary_question("log_mel", "FP16", [1, 130, 128], log_mel),
     }
+    clips = {"30 s of Ogg": ogg, "3 s of FLAC": short, "3 s as log-mel": short}
     print(f"{machine()}, torch {torch.__version__}; load before: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
@@ -153,9 +163,12 @@ def main() -> None:
         }
         os.sched_setaffinity(0, {1})
         figures: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-        bare = []
+        networks = {kind: network_of(bundle, clip) for kind, clip in clips.items()}
+        bare, network = [], {kind: [] for kind in networks}
         for _ in range(options.rounds):
-            bare.append(bare_seconds(bundle, ogg, 9))
+            bare.append(bare_seconds(lambda: bundle.factors_from_clip(ogg), 9))
+            for kind, run in networks.items():
+                network[kind].append(bare_seconds(run, 9))
             for n in (1, CONCURRENCY):
                 for kind, question in questions.items():
                     for name, port in ports.items():
@@ -168,6 +181,14 @@ def main() -> None:
           f"{1000 * statistics.median(p50):.1f} ms; ratio "
           f"{statistics.median(a / b for a, b in zip(p50, bare, strict=True)):.2f}")  # fmt: skip
     for kind in questions:
+        bounds = [
+            1 / (1 - seconds * throughput)
+            for seconds, (_, throughput) in zip(
+                network[kind], figures[kind, "alone", CONCURRENCY], strict=True
+            )
+        ]
+        print(f"{kind:<15} network alone {1000 * statistics.median(network[kind]):.1f} ms: batches "
+              f"could bring at most {statistics.median(bounds):.2f} : 1")  # fmt: skip
         for n in (1, CONCURRENCY):
             ours = figures[kind, "batches", n]
             print(f"{kind:<15} {n:2d} clients: {told(ours)} by default")
