@@ -25,13 +25,23 @@ import av
 import numpy as np
 
 from needledrop.encoders.bundle import Bundle
+from needledrop.ranking.recommender import Listener
+from serving.asked import moment_from
+from serving.asking import asked_from, listing_from
 from serving.limits import ServingLimits
-from serving.model import UnreadBody
+from serving.model import Form, UnreadBody
+from serving.new_songs import NewSongsModel
+from serving.parameters import parameters_of
 from serving.predictor import features_from_audio, question_from
+from serving.ranking_models import FactorsModel, ListenersModel, RecommendModel, SimilarModel
 from serving.refusals import refusal_from
 from serving.schema import Question
 
 LIMITS = ServingLimits()
+FORMS = tuple(
+    model.form
+    for model in (FactorsModel, RecommendModel, SimilarModel, ListenersModel, NewSongsModel)
+)
 RATE_HZ = 22_050
 FORMATS = (
     ("wav", "pcm_s16le"), ("wav", "pcm_f32le"), ("wav", "adpcm_ms"), ("flac", "flac"),
@@ -171,11 +181,74 @@ def body_of(chance: random.Random) -> UnreadBody:
     return UnreadBody("v2", body + tail, str(length))
 
 
+def ranking_body_of(chance: random.Random, form: Form) -> UnreadBody:
+    """Return a request to one of the models that rank, which was good before it was broken."""
+    clip = base64.b64encode(chance.choice(clips())[:40]).decode()
+    fields = {
+        "user_id": "user05", "liked": ["SO1", "SO2"], "song_id": "SO1", "artist_id": "AR1",
+        "artist_name": "A", "title": "T", "year": 2026, "available_from": "2026-05-01T00:00:00Z",
+        "audio": clip,
+    }  # fmt: skip
+    known = parameters_of(LIMITS)
+    parameters: dict[str, Any] = {name: known[name].default for name in form.parameters}
+    member = {name: fields[name] for name in form.fields if name in fields}
+    if form.model in ("similar", "listeners", "latent-factors"):
+        del member[chance.choice(("song_id", "audio"))]
+    request: Any = {"instances": [member, member], "parameters": parameters}
+    is_v1 = chance.random() < 0.5
+    if not is_v1:
+        inputs: list[dict[str, Any]] = []
+        for name, value in member.items():
+            row = value if isinstance(value, list) else [value]
+            shape = [2, len(row)] if isinstance(value, list) else [2]
+            datatype = "INT32" if name == "year" else "BYTES"
+            entry = {"name": name, "datatype": datatype, "shape": shape, "data": row * 2}
+            inputs.append(entry)
+        request = {"inputs": inputs, "parameters": parameters, "id": "a"}
+    for _ in range(chance.choice((0, 1, 1, 2, 4))):
+        request = broken_json(chance, request)
+    body = json.dumps(request).encode()
+    if is_v1 or chance.random() < 0.5 or not isinstance(request, dict):
+        if chance.random() < 0.2:
+            body = broken_bytes(chance, body, body)
+        return UnreadBody("v1" if is_v1 else "v2", body)
+    raw = b""
+    entries = request.get("inputs")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("data"), list):
+            own = b"".join(_raw(value) for value in entry.pop("data"))
+            entry["parameters"] = {"binary_data_size": len(own)}
+            raw += own
+    head = json.dumps(request).encode()
+    tail = broken_bytes(chance, raw, raw) if raw and chance.random() < 0.5 else raw
+    return UnreadBody("v2", head + tail, str(len(head)))
+
+
+def _raw(value: Any) -> bytes:
+    """Return an element as the binary extension has it."""
+    if isinstance(value, int):
+        return (value % 2**32).to_bytes(4, "little")
+    text = str(value).encode()
+    return len(text).to_bytes(4, "little") + text
+
+
+def read(chance: random.Random, form: Form) -> None:
+    """Read a request to a model that ranks, its parameters and its members' fields."""
+    asked = asked_from(ranking_body_of(chance, form), form, LIMITS)
+    assert asked.members
+    listing_from(asked, LIMITS)
+    for member in asked.members:
+        assert isinstance(member.listener, Listener)
+        moment_from(member, "available_from")
+
+
 def outcome_of(case: int) -> str:
     """Run a case; return "answered", or the kind of its refusal."""
     chance = random.Random(case)
     try:
-        if case % 2:
+        if case % 4 == 3:
+            read(chance, chance.choice(FORMS))
+        elif case % 2:
             question = question_from(body_of(chance), LIMITS)
             assert isinstance(question, Question)
         else:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import fields
 
 from needledrop.errors import NeedledropError
 from serving.client_commands import ask_command, try_command
@@ -57,22 +58,7 @@ def _serve(arguments: list[str]) -> None:
     from serving.limits import ServingLimits
 
     limits = ServingLimits(
-        max_body_bytes=options.max_body_bytes,
-        max_upload_seconds=options.max_upload_seconds,
-        max_uploads=options.max_uploads,
-        max_upload_bytes=options.max_upload_bytes,
-        max_request_seconds=options.max_request_seconds,
-        max_clip_seconds=options.max_clip_seconds,
-        max_sample_rate_hz=options.max_sample_rate_hz,
-        max_channels=options.max_channels,
-        max_decoded_ratio=options.max_decoded_ratio,
-        max_clips=options.max_clips,
-        max_n_nearest=options.max_n_nearest,
-        max_members=options.max_members,
-        max_k=options.max_k,
-        max_offset=options.max_offset,
-        max_liked=options.max_liked,
-        max_in_flight=options.max_in_flight,
+        **{limit.name: getattr(options, limit.name) for limit in fields(ServingLimits)}
     )
     from serving import tracing
     from serving.access import Access

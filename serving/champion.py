@@ -27,6 +27,8 @@ from serving.rehearsal import rehearse
 _LONGEST_PAUSE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 30.0
 _LONGEST_RETRY_SECONDS = 900.0
+#: A version that was the champion's is rolled back to within a day, or hardly ever.
+_COPIES_KEPT_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +140,7 @@ class ChampionFollower:
             bundle=bundle.fingerprint,
             engine=engine_name(bundle),
         )
+        registry.forget_copies(_COPIES_KEPT_SECONDS)
 
     def _loaded(self, folder: Path, version: str) -> Champion:
         """Load a version beside the current one, and rehearse it."""

@@ -16,6 +16,13 @@ from serving.refusals import STATUS_OF_KIND, Refused
 from serving.request_id import HEADER, current_request_id
 from serving.schema import MODEL_NAME, Clip
 
+#: Replicas of a predictor take a new version up one after the other, within a look for it.
+_PAUSES_OF_A_SWAP = (0.1, 0.4, 1.0, 2.0, 2.0)
+NO_ANSWER = (
+    "the network that hears clips does not answer; listeners and songs that are known are still "
+    "answered; ask again in a moment"
+)
+
 
 class Encoding(Protocol):
     """Where clips become factors."""
@@ -68,16 +75,19 @@ class RemotePredictor:
         return True
 
     async def factors(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
-        """Ask about all clips; those of one shape go together.
+        """Ask about each clip at once; where a swap came between them, ask about all again.
 
         Raises:
             Refused: as the predictor refuses, or because it doesn't answer.
         """
-        answers = await asyncio.gather(*(self._factors_of(clip) for clip in clips))
-        bundles = {bundle for _, bundle in answers}
-        if len(bundles) != 1:
-            raise Refused("swapping", "a new version is being taken up; ask again in a moment")
-        return np.stack([factors for factors, _ in answers]), bundles.pop()
+        for pause in (*_PAUSES_OF_A_SWAP, None):
+            answers = await asyncio.gather(*(self._factors_of(clip) for clip in clips))
+            bundles = {bundle for _, bundle in answers}
+            if len(bundles) == 1:
+                return np.stack([factors for factors, _ in answers]), bundles.pop()
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise Refused("swapping", "a new version is being taken up; ask again in a moment")
 
     async def _factors_of(self, clip: Clip) -> tuple[NDArray[np.float32], str]:
         if isinstance(clip.content, bytes):
@@ -106,17 +116,17 @@ class RemotePredictor:
                 )
         except httpx.HTTPError as error:
             log_failure("predictor_unreachable", error)
-            raise Refused(
-                "no_predictor",
-                "the network that hears clips does not answer; listeners and songs that are known "
-                "are still answered; ask again in a moment",
-            ) from None
+            raise Refused("no_predictor", NO_ANSWER) from None
         if answer.status_code != httpx.codes.OK:
             raise _refusal_of(answer).at(clip.place)
-        n_head = answer.headers.get("inference-header-content-length")
-        parsed = InferResponse.from_bytes(answer.content, int(n_head or len(answer.content)))
-        factors: NDArray[np.float32] = parsed.get_output_by_name("factors").as_numpy()[0]
-        return factors, str(parsed.parameters["bundle"])
+        try:
+            n_head = answer.headers.get("inference-header-content-length")
+            parsed = InferResponse.from_bytes(answer.content, int(n_head or len(answer.content)))
+            factors: NDArray[np.float32] = parsed.get_output_by_name("factors").as_numpy()[0]
+            return factors, str(parsed.parameters["bundle"])
+        except Exception as error:  # KServe's own parser raises whatever it meets
+            log_failure("predictor_unreadable", error)
+            raise Refused("no_predictor", NO_ANSWER) from None
 
     async def close(self) -> None:
         """Give the connections back."""

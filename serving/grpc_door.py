@@ -4,14 +4,17 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
+from google.protobuf.message import DecodeError
 from grpc import HandlerCallDetails, RpcMethodHandler, aio, stream_unary_rpc_method_handler
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 
 from serving import metrics, tracing
 from serving.access import Access, is_open_call
+from serving.grpc_parts import check_inner_parts, check_outer_parts
 from serving.kserve_api import (
     DataPlane,
     InferenceServicer,
+    ModelInferRequest,
     ModelRepositoryExtension,
     add_GRPCInferenceServiceServicer_to_server,
 )
@@ -43,7 +46,7 @@ class GrpcDoor:
             maximum_concurrent_rpcs=limits.max_uploads + limits.max_in_flight + _PROBES,
             options=[
                 ("grpc.max_receive_message_length", limits.max_body_bytes),
-                ("grpc.max_send_message_length", limits.max_body_bytes),
+                ("grpc.max_send_message_length", -1),  # k and the members bound an answer
                 # A second server on the same port would take half of the requests.
                 ("grpc.so_reuseport", 0),
                 # Identity only: a few compressed bytes could unpack into any number.
@@ -66,13 +69,14 @@ class GrpcDoor:
 
 
 class _Receiver(aio.ServerInterceptor):
-    """Receives a call's message in a bounded time, before the call takes a place.
+    """Receives a call's message in a bounded time, before the call takes a place, and parses it.
 
     gRPC hands a unary call over when its message is here, and would count it from its first byte.
-    Over the wire a unary call is a stream of one message; so here it is read as such.
+    Over the wire a unary call is a stream of one message; so here it is read as such, in bytes.
     """
 
     def __init__(self, limits: ServingLimits) -> None:
+        self._limits = limits
         self._uploads = Uploads(limits, metrics.UPLOADS.labels("grpc"))
 
     async def intercept_service(
@@ -84,24 +88,37 @@ class _Receiver(aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming or handler.response_streaming:
             return handler
-        answer = handler.unary_unary
+        answer, parse = handler.unary_unary, handler.request_deserializer
 
-        async def receive_and_answer(messages: AsyncIterator[Any], context: Any) -> Any:
+        async def receive_and_answer(messages: AsyncIterator[bytes], context: Any) -> Any:
             try:
                 async with self._uploads.one():
-                    message = await anext(messages, None)
-                if message is None:
+                    encoded = await anext(messages, None)
+                if encoded is None:
                     raise Refused("malformed", "expected one message, got none")
+                message = self._parsed(encoded, parse)
             except Refused as refusal:
-                begin_request(None)
+                begin_request(_metadata_of(context).get(HEADER))
                 metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
                 _count(refusal)
                 await _abort(context, refusal)
             return await answer(message, context)
 
         return stream_unary_rpc_method_handler(
-            receive_and_answer, handler.request_deserializer, handler.response_serializer
+            receive_and_answer, response_serializer=handler.response_serializer
         )
+
+    def _parsed(self, encoded: bytes, parse: Callable[[bytes], Any]) -> Any:
+        check_outer_parts(encoded)
+        try:
+            message = parse(encoded)
+        except DecodeError:
+            raise Refused(
+                "malformed", "expected a message of KServe's protocol in protobuf, got other bytes"
+            ) from None
+        if isinstance(message, ModelInferRequest):
+            check_inner_parts(message, self._limits)
+        return message
 
 
 class _Doorkeeper(AsyncExceptionToStatusInterceptor):
@@ -121,9 +138,7 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Let a call through, or abort it."""
-        metadata = {
-            name: value for name, value in context.invocation_metadata() if isinstance(value, str)
-        }
+        metadata = _metadata_of(context)
         request_id = begin_request(metadata.get(HEADER))
         if not tracing.is_on() or method_name.rpartition("/")[2] != "ModelInfer":
             return await self._let_in(method, request_or_iterator, context, method_name, metadata)
@@ -174,6 +189,12 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
                 log_failure("failed", ex, protocol="grpc")
             _count(refusal)
         await _abort(context, refusal)
+
+
+def _metadata_of(context: Any) -> dict[str, str]:
+    """Return what a caller sent beside the message; bytes are left out."""
+    given = context.invocation_metadata() or ()
+    return {name: value for name, value in given if isinstance(value, str)}
 
 
 async def _abort(context: Any, refusal: Refused) -> NoReturn:

@@ -30,6 +30,7 @@ with _arguments_hidden():
     from kserve.model import InferenceVerb
     from kserve.model_server import app as rest_app
     from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
     from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
         add_GRPCInferenceServiceServicer_to_server,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "InferenceVerb",
     "InvalidInput",
     "Model",
+    "ModelInferRequest",
     "ModelNotFound",
     "ModelNotReady",
     "ModelRepositoryExtension",

@@ -165,6 +165,7 @@ _PREDICTIONS: dict[str, dict[str, Schema]] = {
         "factors": {"anyOf": [_FACTORS, {"type": "null"}]},
         "source": {"enum": ["usage", "audio", ""]},
         "nearest": _list(_SCORED_SONG),
+        "fallback": _fallback("unknown_song"),
         "unknown": _UNKNOWN,
     },
     "recommend": {

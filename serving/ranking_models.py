@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from needledrop.encoders.catalogue import AUDIO, USAGE
 from needledrop.ranking.recommender import Listing, Ranked
 from serving import metrics
-from serving.answers import listed, listed_arrays, padded, recommended, recommended_arrays, scored
+from serving.answers import listed, listed_arrays, recommended, recommended_arrays, scored
 from serving.asked import Asked, Member
 from serving.asking import listing_from, n_nearest_from
 from serving.memory import Knowledge
@@ -35,7 +35,7 @@ class FactorsModel(RankingModel):
         MODEL_NAME,
         SONG_FIELDS,
         ("n_nearest",),
-        ("factors", "source", "nearest_song_ids", "nearest_scores"),
+        ("factors", "source", "nearest_song_ids", "nearest_scores", "fallback", "unknown"),
     )
 
     async def predict(
@@ -57,30 +57,29 @@ class FactorsModel(RankingModel):
             ranked = (
                 await self.scorer.run(nearest) if n_nearest else [Ranked([], [])] * len(songs.rows)
             )
+        ranked = _without_unknown(ranked, payload.members, songs.is_known)
         if payload.is_v1:
             predictions = [
                 {
                     "factors": row.tolist() if is_known else None,
                     "source": source,
-                    "nearest": scored(one, "score") if is_known else [],
-                    "unknown": [] if is_known else [member.text("song_id")],
+                    "nearest": scored(one, "score"),
+                    "fallback": one.fallback or None,
+                    "unknown": list(one.unknown),
                 }
-                for member, row, source, is_known, one in zip(
-                    payload.members,
-                    songs.factors,
-                    songs.sources,
-                    songs.is_known,
-                    ranked,
-                    strict=True,
+                for row, source, is_known, one in zip(
+                    songs.factors, songs.sources, songs.is_known, ranked, strict=True
                 )
             ]
             return payload.say(predictions, self.common(songs.knowledge))
-        ids, scores = padded([one.ids for one in ranked], [one.scores for one in ranked])
+        nearest_songs = listed_arrays(ranked, "nearest_song_ids", "n_nearest")
         arrays = {
             "factors": songs.factors,
             "source": np.array(songs.sources, dtype=np.object_),
-            "nearest_song_ids": ids,
-            "nearest_scores": scores,
+            "nearest_song_ids": nearest_songs["nearest_song_ids"],
+            "nearest_scores": nearest_songs["scores"],
+            "fallback": nearest_songs["fallback"],
+            "unknown": nearest_songs["unknown"],
         }
         return payload.say(arrays, self.common(songs.knowledge))
 

@@ -24,6 +24,9 @@ from serving.refusals import Refused
 MODEL_NAME = "latent-factors"
 DEFAULT_N_NEAREST = 10
 _MOST_AXES = 3
+#: In a body of any size; in a larger one also one for each so many bytes, which no row of log-mel
+#: fits into.
+_LISTS_IN_ANY, _BYTES_A_LIST = 100_000, 64
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
 
 
@@ -73,7 +76,19 @@ class Question:
 
 
 def parsed_json(body: bytes | memoryview) -> Any:
-    """Parse JSON; NaN, infinities and more than 1,024 levels are none."""
+    """Parse JSON; NaN, infinities and more than 1,024 levels are none.
+
+    A flood of lists isn't looked into: an empty one takes two bytes here and a hundred in memory,
+    and the parser holds Python's lock until it has made them all.
+    """
+    most = max(_LISTS_IN_ANY, len(body) // _BYTES_A_LIST)
+    if len(body) > 2 * most:
+        text = bytes(body)
+        if text.count(b"[") + text.count(b"{") > most:
+            raise Refused(
+                "over_limit",
+                f"expected at most {most} lists and objects in so many bytes, got more",
+            )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -175,4 +190,8 @@ def shown(value: Any) -> str:
     """Show a small JSON value, or the start of a text, for a sentence."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else f"{value[:40]}...")
-    return kind_of(value) if isinstance(value, dict | list) else str(value)
+    if isinstance(value, dict | list | None):
+        return kind_of(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if len(str(value)) <= 20 else f"{float(value):g}"

@@ -106,9 +106,8 @@ class Scorer:
 
 def _is_short(knowledge: Knowledge, wishes: list[Wish]) -> bool:
     """Tell whether other requests may wait while this round is scored."""
-    index = knowledge.recommender.index
-    n_products = len(wishes) * len(index) * index.n_factors
-    return n_products <= _MOST_BETWEEN_REQUESTS and all(listing.is_plain for _, listing in wishes)
+    is_plain = all(listing.is_plain for _, listing in wishes)
+    return is_plain and knowledge.recommender.n_products(wishes) <= _MOST_BETWEEN_REQUESTS
 
 
 def _timed(knowledge: Knowledge, wishes: list[Wish], asked_by: list[Any]) -> list[Ranked]:

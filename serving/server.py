@@ -19,6 +19,7 @@ from serving.answering import Parts
 from serving.grpc_door import GrpcDoor
 from serving.http_door import HttpDoor
 from serving.http_errors import answer_error, answer_no_body, answer_no_route, answer_refused
+from serving.http_head import BoundedHead
 from serving.kserve_api import (
     InvalidInput,
     ModelNotFound,
@@ -91,6 +92,7 @@ class PredictorServer(ModelServer):
     async def _serve(self) -> None:
         config = self._config
         self._rest_server.config.host = config.host
+        self._rest_server.config.http = partial(BoundedHead, config.limits)
         self._refuse_alike()
         self._measure_once()
         self._stop_together()

@@ -82,6 +82,11 @@ class ServerConfig:
             raise ConfigRejected(f"threads: expected 1 to 256, got {self.n_threads}")
         if not 0.05 <= self.poll_seconds <= 3600:
             raise ConfigRejected(f"poll_seconds: expected 0.05 to 3600, got {self.poll_seconds}")
+        if self.store is not None and self.stale_seconds <= self.poll_seconds:
+            raise ConfigRejected(
+                f"stale_seconds: expected more than poll_seconds, got {self.stale_seconds} and "
+                f"{self.poll_seconds}; between two looks at the store every answer would be stale"
+            )
         if not 0 <= self.grace_seconds <= 600:
             raise ConfigRejected(f"grace_seconds: expected 0 to 600, got {self.grace_seconds}")
         for port in (self.http_port, *([] if self.grpc_port is None else [self.grpc_port])):

@@ -17,7 +17,10 @@ removes what has lain there for a day.
 
 import hashlib
 import json
+import os
 import re
+import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +135,7 @@ class ObjectPlace:
             raise ArtifactBroken(f"expected a folder {name} at {self.uri}, found none")
         target = cache_folder(self.uri) / f"{name}-{whole['attempt']}"
         if target.is_dir() and not fresh:
+            os.utime(target)  # it is in use: see forget_copies
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         # One process fetches; another one that waited for it finds the copy.
@@ -141,6 +145,14 @@ class ObjectPlace:
                 with whole_folder(target) as temporary:
                     self._fetch(name, whole, temporary)
         return target
+
+    def forget_copies(self, unused_seconds: float) -> None:
+        """Remove copies by when they were last asked for, which their folders' times tell."""
+        latest = time.time() - unused_seconds
+        for copy in cache_folder(self.uri).glob("*-*"):
+            is_copy = copy.is_dir() and _ATTEMPT.fullmatch(copy.name.rpartition("-")[2])
+            if is_copy and copy.stat().st_mtime < latest:
+                shutil.rmtree(copy, ignore_errors=True)  # another process may be at it, too
 
     def read_in_folder(self, name: str, file: str) -> bytes | None:
         """Return a file of a folder without fetching the folder."""

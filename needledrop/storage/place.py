@@ -128,6 +128,12 @@ class Place(Protocol):
             ArtifactBroken: there is none, or a file in it isn't what was written.
         """
 
+    def forget_copies(self, unused_seconds: float) -> None:
+        """Remove copies of whole folders on this machine that nobody has asked for so long.
+
+        Who has one open goes on reading it, and it is fetched again where it is asked for.
+        """
+
     def read_in_folder(self, name: str, file: str) -> bytes | None:
         """Return one small file of a whole folder; None where there is no such folder or file."""
 

@@ -140,6 +140,8 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
     check_failure(command(*registry, "--thread", "1"), 2, "--thread")  # no abbreviations
     check_failure(command(*registry, NEEDLEDROP_MAX_CLIPS="few"), 2, "--max-clips", "'few'")
     check_failure(command(*registry, "--max-clips", "0"), 1, "max_clips", "at least 1")
+    rare = ("--store", str(tmp_path), "--poll-seconds", "60")  # and stale after 30
+    check_failure(command(*registry, *rare, "--http-port", "1"), 1, "stale_seconds", "poll_seconds")
     check_failure(command(*registry, "--audio", "gone"), 1, "--audio: expected a folder at gone")
 
 

@@ -1,7 +1,9 @@
 """A predictor whose registry lies in an object store: verified, cached, pinned, and patient."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,31 @@ def test_the_champion_is_loaded_and_fetched_once(registry_uri, executor, s3):
     Registry(registry_uri).rollback()
     follower.refresh()
     assert follower.current.version == first
+
+
+def test_copies_of_champions_long_gone_are_removed(registry_uri, executor, tmp_path):
+    registry = Registry(registry_uri)
+    first, champion = registry.versions()
+
+    def copies() -> dict[str, Path]:
+        found = (tmp_path / "predictor").glob("*/*-*[0-9a-f]")
+        return {path.name.rpartition("-")[0]: path for path in found if path.is_dir()}
+
+    follower = ChampionFollower(registry_uri, executor)
+    follower.refresh()
+    registry.rollback()
+    follower.refresh()
+    assert set(copies()) == {first, champion}  # one may be rolled back to soon
+    os.utime(copies()[champion], (0, 0))
+    registry.promote(champion, expected_champion=first)
+    follower.refresh()
+    assert set(copies()) == {first, champion}  # it is in use again, whenever it was fetched
+    os.utime(copies()[first], (0, 0))
+    ChampionFollower(registry_uri, executor).refresh()
+    assert set(copies()) == {champion}
+    registry.rollback()
+    follower.refresh()
+    assert follower.current.version == first  # fetched again
 
 
 def test_a_pinned_version_is_served_whatever_the_champion_is(registry_uri, executor):

@@ -151,8 +151,9 @@ def test_one_clip_has_the_same_factors_to_the_bit_over_every_protocol(
         decoded = [song if isinstance(song, str) else song.decode() for song in song_ids[0]]
         assert decoded == [entry["song_id"] for entry in v1["nearest"]]
         scores = response.get_output_by_name("nearest_scores").as_numpy()
-        np.testing.assert_array_equal(
-            scores[0], np.float32([entry["score"] for entry in v1["nearest"]])
+        # A product of one row and one of two may round otherwise: bits are promised of factors.
+        np.testing.assert_allclose(
+            scores[0], [entry["score"] for entry in v1["nearest"]], rtol=1e-5
         )
         told = response.parameters["bundle"]
         assert bundle.fingerprint == (told if isinstance(told, str) else told.string_param)

@@ -153,6 +153,15 @@ def test_factors_of_songs_and_clips_and_where_they_are_from(world):
     )
     assert len(clip["nearest"]) == 10
     assert (unknown["factors"], unknown["unknown"]) == (None, ["SOnowhere"])
+    assert (by_usage["fallback"], unknown["fallback"]) == (None, "unknown_song")
+    assert unknown["nearest"] == []
+    data = [str(catalogue.song_ids[0]), "SOnowhere"]
+    tensor = {"name": "song_id", "datatype": "BYTES", "shape": [2], "data": data}
+    answer = server.post("/v2/models/latent-factors/infer", {"inputs": [tensor]}).json
+    outputs = {one["name"]: one for one in answer["outputs"]}
+    assert outputs["source"]["data"] == ["usage", ""]
+    assert outputs["fallback"]["data"] == ["", "unknown_song"]
+    assert (outputs["unknown"]["shape"], outputs["unknown"]["data"]) == ([2, 1], ["", "SOnowhere"])
 
 
 def test_v2_and_grpc_say_the_same_as_v1(world):

@@ -283,6 +283,23 @@ def test_an_hour_of_audio(server: Server) -> None:
     assert time.monotonic() - start < 10  # refused after 120 s of it were decoded
 
 
+@pytest.mark.parametrize("unit", [b"[],", b'{"audio":[[]]},'])
+@pytest.mark.parametrize("path", [PREDICT, INFER])
+def test_a_flood_of_lists_is_not_parsed(server: Server, path: str, unit: bytes) -> None:
+    """Each takes three bytes here and a hundred in memory; all of them kept everyone waiting."""
+    flood = b'{"instances":[' + unit * (16 * MIB // len(unit)) + b"0]}"
+    before = peak_memory_bytes(server)
+    check_refusal(server.post(path, flood), 400, "over_limit", "lists and objects")
+    assert peak_memory_bytes(server) - before < 3 * 16 * MIB
+
+
+def test_a_number_that_is_no_count_is_not_repeated_at_length(server: Server) -> None:
+    instance = {"log_mel": FRAMES}
+    for value, shown in ((1e300, "1e+300"), (10**30, "1e+30"), (None, "null"), (True, "true")):
+        body = {"instances": [instance], "parameters": {"n_nearest": value}}
+        check_refusal(server.post(PREDICT, body), 400, "malformed", f"got {shown}")
+
+
 def test_too_many_clips(server: Server, wav: bytes) -> None:
     answer = server.post(PREDICT, {"instances": [{"audio": text_of(wav)}] * 17})
     check_refusal(answer, 400, "over_limit", "1 to 16")
@@ -374,6 +391,65 @@ def test_grpc_messages_that_would_unpack_to_any_size(server: Server) -> None:
     got, _ = grpc_error(server, "ModelInfer", message, compression=grpc.Compression.Gzip)
     assert got is grpc.StatusCode.UNIMPLEMENTED
     assert peak_memory_bytes(server) - before < 80 * MIB
+
+
+def of_contents(**contents: Any) -> Any:
+    entry = {"name": "audio", "datatype": "BYTES", "shape": [1], "contents": contents}
+    return messages.ModelInferRequest(model_name="latent-factors", inputs=[entry])
+
+
+@pytest.mark.parametrize(
+    ("message", "word"),
+    [
+        (messages.ModelInferRequest(outputs=[{}] * 200), "outputs"),
+        (messages.ModelInferRequest(inputs=[{"datatype": "BYTES"}] * 200), "inputs"),
+        (messages.ModelInferRequest(raw_input_contents=[b""] * 200), "raw_input_contents"),
+        (
+            messages.ModelInferRequest(parameters={str(one): {} for one in range(200)}),
+            "parameters",
+        ),
+        (messages.ModelInferRequest(inputs=[{"shape": [1] * 100_000}]), "inputs[0].shape"),
+        (
+            messages.ModelInferRequest(outputs=[{"parameters": {str(i): {} for i in range(99)}}]),
+            "outputs[0].parameters",
+        ),
+        (of_contents(bytes_contents=[b""] * 100_000), "bytes_contents"),
+        (of_contents(int64_contents=[1] * 100_000), "int64_contents"),
+    ],
+    ids=range(8),
+)
+def test_grpc_messages_of_too_many_parts(server: Server, message: Any, word: str) -> None:
+    """Each takes two bytes on the wire; KServe makes an object of it before a model is asked."""
+    message.model_name = "latent-factors"
+    got, sentence = grpc_error(server, "ModelInfer", message)
+    assert got is grpc.StatusCode.INVALID_ARGUMENT
+    check_sentence(sentence, f"{word}: expected at most")
+
+
+def test_grpc_parts_are_counted_before_they_are_made(server: Server) -> None:
+    outputs = messages.ModelInferRequest(model_name="latent-factors", outputs=[{}] * (4 * MIB))
+    before = peak_memory_bytes(server)
+    started = time.monotonic()
+    got, _ = grpc_error(server, "ModelInfer", outputs)
+    assert got is grpc.StatusCode.INVALID_ARGUMENT
+    assert time.monotonic() - started < 10
+    assert peak_memory_bytes(server) - before < 80 * MIB
+
+
+def test_grpc_bytes_that_are_no_message(server: Server) -> None:
+    async def call(encoded: bytes) -> tuple[Any, str, str]:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await infer(encoded, metadata=(("x-request-id", "order-68"),), timeout=60)
+            trailing = dict(caught.value.trailing_metadata() or ())
+            return caught.value.code(), caught.value.details() or "", trailing.get("x-request-id")
+
+    for encoded in (b"\xff", b"\xff" * 100_000, b"\x2a\x7f", b"\x08" * 9, b"\x2b" * 100_000):
+        got, sentence, request_id = asyncio.run(call(encoded))
+        assert got is grpc.StatusCode.INVALID_ARGUMENT
+        check_sentence(sentence)
+        assert request_id == "order-68"  # the caller's, though no model was asked
 
 
 def test_grpc_can_not_unload_the_model(server: Server) -> None:

@@ -5,13 +5,16 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 
 from needledrop.encoders.bundle import Bundle
 from needledrop.promotion.registry import Registry
+from tests.serving.test_access import call
 from tests.serving.test_rehearsal import spoiled
 from tests.serving.world import PREDICT, Server, make_bundle, register, wait_for
 
@@ -148,3 +151,24 @@ def test_sigterm_under_load_loses_no_accepted_request(swapping: Server, wav: byt
     finally:
         for connection in connections:
             connection.close()
+
+
+@pytest.mark.long
+def test_sigterm_under_load_ends_the_calls_of_grpc_too(
+    folder: Path, bundles: list[Bundle], wav: bytes
+) -> None:
+    server = Server(folder / "registry", folder)
+    server.wait_until_it_listens()
+    raw = (len(wav).to_bytes(4, "little") + wav) * 8
+    entry = {"name": "audio", "datatype": "BYTES", "shape": [8]}
+    message = messages.ModelInferRequest(
+        model_name="latent-factors", inputs=[entry], raw_input_contents=[raw]
+    )
+    with ThreadPoolExecutor(2 * N_CLIENTS) as clients:
+        calls = [clients.submit(call, server, "ModelInfer", message) for _ in range(2 * N_CLIENTS)]
+        wait_for(lambda: server.metric("needledrop_requests_in_flight") > N_CLIENTS, server.process)
+        n_accepted = int(server.metric("needledrop_requests_in_flight"))
+        assert server.stop() == 0
+        codes = [one.result()[0] for one in calls]
+    assert codes.count("OK") >= n_accepted
+    assert set(codes) <= {"OK", "UNAVAILABLE"}  # the latter came too late

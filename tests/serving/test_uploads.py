@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import json
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from serving.limits import ServingLimits
 from serving.refusals import Refused
 from serving.uploads import Uploads
 from tests.serving.test_access import call, infer_message
+from tests.serving.test_refusals import peak_memory_bytes
 from tests.serving.world import PREDICT, Server, wait_for
 
 N_PLACES, N_UPLOADS = 2, 6
@@ -91,6 +93,85 @@ def test_the_oldest_gives_way_where_they_hold_too_much(narrow: Server, wav: byte
             trickle(narrow, open_ones, BODY_BYTES - 1)
         check_ended(first, "others needed the room")
         assert narrow.post(PREDICT, question).status == 200
+
+
+# --- heads ---------------------------------------------------------------------------------------
+
+
+def connected(server: Server, open_ones: ExitStack, head: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=30)
+    open_ones.enter_context(connection)
+    connection.sendall(head)
+    return connection
+
+
+def check_head_refused(connection: socket.socket, status: int, kind: str, words: str) -> None:
+    head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status}".encode())
+    assert re.search(rb"x-request-id: [0-9a-f]{32}", head)
+    assert json.loads(body)["kind"] == kind
+    assert words in json.loads(body)["error"]
+
+
+ASKS_HEALTH = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.long
+def test_a_head_that_trickles_and_a_connection_that_asks_nothing_are_ended(narrow: Server) -> None:
+    before = narrow.metric("needledrop_errors_total", kind="slow_upload")
+    with ExitStack() as open_ones:
+        slow = connected(narrow, open_ones, f"POST {PREDICT} HTTP/1.1\r\nX-A: ".encode())
+        silent = connected(narrow, open_ones, b"")
+        second = connected(narrow, open_ones, ASKS_HEALTH + ASKS_HEALTH[:-2])
+        check_head_refused(slow, 408, "slow_upload", "6 s")
+        assert silent.recv(1) == b""
+        answered = second.makefile("rb").read()
+        assert answered.startswith(b"HTTP/1.1 200")
+        assert b"HTTP/1.1 408" in answered
+    assert narrow.metric("needledrop_errors_total", kind="slow_upload") == before + 2
+
+
+FLOODS = {
+    "one header": (b"GET / HTTP/1.1\r\nX-A: ", b"x"),
+    "many headers": (b"GET / HTTP/1.1\r\n", b"X-A: b\r\n"),
+    "the path": (b"GET /", b"x"),
+    "a trailer": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-A: ",
+        b"x",
+    ),
+    "a chunk's extension": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=",
+        b"x",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_what_is_no_body_is_bounded_too(narrow: Server, what: str) -> None:
+    head, unit = FLOODS[what]
+    before = peak_memory_bytes(narrow)
+    with ExitStack() as open_ones:
+        connection = connected(narrow, open_ones, head)
+        piece = unit * (100_000 // len(unit))
+        with suppress(ConnectionError):  # it hangs up while we still send
+            for _ in range(1000):
+                connection.sendall(piece)
+            pytest.fail("it took 100 MB of what is no body")
+    assert peak_memory_bytes(narrow) - before < 20 << 20
+
+
+def test_a_head_that_is_long_is_read_and_one_that_is_too_long_is_told_so(narrow: Server) -> None:
+    with ExitStack() as open_ones:
+        long = b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\nX-A: " + b"x" * 60_000
+        assert connected(narrow, open_ones, long + b"\r\n\r\n").recv(12) == b"HTTP/1.1 200"
+        refused = connected(narrow, open_ones, long + b"x" * 6_000)
+        check_head_refused(refused, 400, "malformed", "65536 bytes")
+        check_head_refused(
+            connected(narrow, open_ones, b"\0\1\2\r\n"), 400, "malformed", "HTTP/1.1"
+        )
+
+
+# --- gRPC ----------------------------------------------------------------------------------------
 
 
 def grpc_trickle(server: Server, open_ones: ExitStack) -> socket.socket:
