@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=15)
     options = parser.parse_args()
-    print(machine())
+    print(machine("implicit"))
     all_folds = list(folds(options.data, options.out, options.folds, options.epochs))
     for encoder in ("linear", "all networks"):
         fitted = [Fitting(fold, encoder) for fold in all_folds]

@@ -12,7 +12,9 @@ Relevant songs are drawn as the Taste Profile's are after the paper's split: 6 a
 for half of the users, some hundreds for a few.
 
     python benchmarks/evaluation_at_size.py [--users 20000] [--songs 46728] [--factors 400]
-                                            [--threads 2] [--repeats 1]
+                                            [--threads 2] [--repeats 1] [--device cuda]
+
+With ``--device cuda`` both sides compute there, and the product is torch's.
 """
 
 import argparse
@@ -24,11 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from machine import machine
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from needledrop.encoders.device import torch_device
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from needledrop.ranking.scores import FactorScores
 
@@ -42,21 +46,28 @@ def main() -> None:
     parser.add_argument("--factors", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     users, songs, relevant = drawn(options.users, options.songs, options.factors)
     n_relevant = np.diff(relevant.indptr)
-    print(machine(), f"{options.threads} threads")
+    print(f"{machine()}; {options.threads} threads, {options.device}")
     print(
         f"{options.users:,} users x {options.songs:,} songs x {options.factors} factors; relevant "
         f"songs a user: {n_relevant.mean():.1f} (median {np.median(n_relevant):.0f}, "
         f"most {n_relevant.max()})",
         flush=True,
     )
-    contestants = {
+    device = torch_device(options.device, "--device")
+    products = {
         "product alone, BLAS on all threads": lambda: product_alone(users, songs, options.threads),
         "product alone, a block a thread": lambda: product_by_blocks(users, songs, options.threads),
-        "whole report": lambda: report(users, songs, relevant, options.threads),
+    }
+    if device.type == "cuda":
+        products = {"product alone, on the GPU": lambda: product_there(users, songs, device)}
+    contestants = {
+        **products,
+        "whole report": lambda: report(users, songs, relevant, options.threads, options.device),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.repeats):
@@ -103,15 +114,25 @@ def product_by_blocks(
         list(pool.map(lambda part: product_alone(part, songs, 1), parts))
 
 
+def product_there(
+    users: NDArray[np.float32], songs: NDArray[np.float32], device: torch.device
+) -> None:
+    there = torch.from_numpy(songs).to(device).T
+    for block in torch.split(torch.from_numpy(users), _USERS_OF_A_PRODUCT):
+        block.to(device) @ there
+    torch.cuda.synchronize(device)
+
+
 def report(
     users: NDArray[np.float32],
     songs: NDArray[np.float32],
     relevant: sparse.csr_matrix,
     n_threads: int,
+    device: str,
 ) -> None:
     ids = [f"SO{number:06d}" for number in range(len(songs))]
     popularity = np.asarray(relevant.sum(axis=0)).ravel()
-    config = EvaluationConfig(n_threads=n_threads)
+    config = EvaluationConfig(n_threads=n_threads, device=device)
     evaluate({"cnn": FactorScores(users, songs)}, relevant, ids, popularity, config)
 
 

@@ -54,7 +54,7 @@ def main() -> None:
             started = time.process_time()
             run()
             times[name].append((time.process_time() - started) * 30 / seconds_of_audio)
-    print(f"{machine()}, torch {torch.__version__}, PyAV {av.__version__}")
+    print(f"{machine('av', 'torchaudio')}")
     print(
         f"{len(paths)} Ogg clips, {seconds_of_audio:.0f} s of audio, one thread, {REPEATS} repeats"
     )

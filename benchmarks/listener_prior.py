@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    print(machine())
+    print(machine("implicit"))
     plays = read_plays(sources_in(options.data)["plays"]).plays
     songs = plays.song_ids.tolist()
     split = split_songs(songs, audible=songs, config=SplitConfig())

@@ -197,7 +197,8 @@ def main() -> None:
     folder = options.folder / str(options.songs)
     if not (folder / "whole").exists():
         make(folder, options.songs)
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}; {options.songs:,} songs", flush=True)
+    where = machine("openTSNE", "playwright")
+    print(f"{where}; load {os.getloadavg()[0]:.1f}; {options.songs:,} songs", flush=True)
     again = options.again and (folder / "look.html").exists()
     look(folder / "look.html" if again else written(folder, options.songs), options.picture)
 

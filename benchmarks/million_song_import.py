@@ -60,7 +60,7 @@ def main() -> int:
         write_texts(folder)
     if options.prepare:
         return 0
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{machine('pyarrow')}; load {os.getloadavg()[0]:.1f}", flush=True)
     peaks = []
     for name in ("fifth", "whole"):
         out = folder / f"out-{name}"

@@ -53,7 +53,7 @@ def main() -> None:
     settings = {name: one.default for name, one in parameters_of(reproduce_paper_pipeline).items()}
     settings |= read_config(FOLDER / f"{options.config}.yaml") | {"device": options.device}
     n_training, n_test = (round(options.songs * share) for share in SHARES.values())
-    print(f"{machine()}, {options.threads} threads, {options.device}")
+    print(f"{machine('faiss-cpu')}; {options.threads} threads, {options.device}")
     print(
         f"{options.config}: {n_training:,} training and {n_test:,} test songs, "
         f"{settings['n_factors']} factors; log-mel of all songs "

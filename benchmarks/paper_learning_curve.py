@@ -110,7 +110,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     settings = settings_of(options.set)
-    print(f"{machine()}; {options.split} split; {' '.join(options.set) or 'as demo.yaml'}")
+    changed = " ".join(options.set) or "as demo.yaml"
+    print(f"{machine('implicit', 'faiss-cpu')}; {options.split} split; {changed}")
     with tempfile.TemporaryDirectory() as scratch:
         world = world_of(options.data, options.features or Path(scratch), options.split, settings)
         for share in options.sizes:

@@ -36,9 +36,10 @@ def write_data(folder: Path, n_songs: int, n_users: int) -> None:
         return
     world = world_from_config(config)
     with whole_file(many) as temporary, temporary.open("w") as file:
-        for block in range(n_users // USERS_AT_ONCE):
+        for block, first in enumerate(range(0, n_users, USERS_AT_ONCE)):
             generator = np.random.default_rng([config.seed, block])
-            drawn = listeners_from_songs(world.songs, world.artists, USERS_AT_ONCE, generator)
+            n_drawn = min(USERS_AT_ONCE, n_users - first)
+            drawn = listeners_from_songs(world.songs, world.artists, n_drawn, generator)
             for user_id, counts in zip(drawn.user_ids, drawn.play_counts, strict=True):
                 for song in np.flatnonzero(counts):
                     file.write(f"{user_id}\t{world.songs[song].song_id}\t{counts[song]}\n")
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=10_200)
     parser.add_argument("--users", type=int, default=20_000)
     options = parser.parse_args()
-    print(machine(), flush=True)
+    print(machine("implicit", "faiss-cpu", "scikit-learn", "av"), flush=True)
     data, out = options.folder / "data", options.folder / "out"
     started = time.monotonic()
     write_data(data, options.songs, options.users)
@@ -77,7 +78,8 @@ def main() -> None:
             )
             print(
                 f"{kind:8s} {name:8s} mAP@500 {score['mean']:.4f} [{score['low']:.4f}, "
-                f"{score['high']:.4f}], AUC {auc['mean']:.4f}; {cost or 'nothing learned'}"
+                f"{score['high']:.4f}], AUC {auc['mean']:.4f}; times linear "
+                f"{model['map_to_linear'] or float('nan'):.2f}; {cost or 'nothing learned'}"
             )
 
 

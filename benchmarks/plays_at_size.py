@@ -18,7 +18,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.machine import machine
@@ -27,7 +26,7 @@ N_ITERATIONS = 2
 N_EVALUATED = 20_000
 FULL_SIZE = {"users": 1_000_000, "songs": 382_410, "plays": 48_373_586}
 PARTS = {"tenth": 10, "whole": 1}
-PACKAGES = ("implicit", "torch", "pyarrow", "feast", "great-expectations")
+PACKAGES = ("implicit", "pyarrow", "feast", "great-expectations")
 VERSION = "a" * 64
 
 
@@ -315,8 +314,7 @@ def main() -> None:
     if options.in_this_process:
         STEPS[options.steps[0]](Place(options.folder))
         return
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    print(f"{machine()}; {versions}", flush=True)
+    print(machine(*PACKAGES), flush=True)
     for part in options.parts:
         place = Place((options.folder / part).absolute())
         place.folder.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def main() -> int:
     for name, default in (("users", 1_000_000), ("songs", 382_410), ("plays", 48_373_586)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{machine('pyarrow')}; load {os.getloadavg()[0]:.1f}", flush=True)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         sizes = [f"--{name}={getattr(options, name)}" for name in ("users", "songs", "plays")]
         command = [sys.executable, "-m", "needledrop.demo", "plays", f"{folder}/plays", *sizes]

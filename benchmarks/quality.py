@@ -32,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    print(machine())
+    print(machine("implicit"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         for kind, split_seed, seed in product(options.splits, options.split_seeds, options.seeds):

@@ -27,7 +27,7 @@ def main() -> None:
         _timed("pipelines", "run", "train", "--data", str(out / "data"), "--out", str(out))
         run = json.loads((out / "report" / "run.json").read_text())
     in_steps = run["seconds_in_steps"]
-    print(machine())
+    print(machine("kfp"))
     print(f"demo catalogue   {catalogue:6.1f} s")
     print(f"run              {run['seconds']:6.1f} s")
     for step, seconds in sorted(run["step_seconds"].items(), key=lambda item: -item[1]):

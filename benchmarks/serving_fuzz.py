@@ -287,7 +287,7 @@ def main() -> None:
     options = parser.parse_args()
     from benchmarks.machine import machine
 
-    print(f"{machine()}, PyAV {av.__version__}, cases {options.seed} to "
+    print(f"{machine('av')}, cases {options.seed} to "
           f"{options.seed + options.cases - 1}")  # fmt: skip
     outcomes, slowest, bad = Counter[str](), (0.0, 0), []
     first, last = options.seed, options.seed + options.cases

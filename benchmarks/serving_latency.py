@@ -151,7 +151,7 @@ def main() -> None:
         "3 s as log-mel": binary_question("log_mel", "FP16", [1, 130, 128], log_mel),
     }
     clips = {"30 s of Ogg": ogg, "3 s of FLAC": short, "3 s as log-mel": short}
-    print(f"{machine()}, torch {torch.__version__}; load before: {os.getloadavg()[0]:.1f}")
+    print(f"{machine('kserve', 'av', 'onnxruntime')}; load before: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
         bundle = real_size_bundle(work / "bundle")

@@ -166,7 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     from benchmarks.machine import machine
 
-    print(f"{machine()}, {options.requests} requests from {N_CLIENTS} clients")
+    print(f"{machine('kserve')}, {options.requests} requests from {N_CLIENTS} clients")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         song = make_world(work, seed=1).catalogue.song_ids[0]

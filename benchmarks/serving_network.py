@@ -51,7 +51,7 @@ def main() -> None:
     encoder = Bundle.load(options.bundle).encoder if options.bundle else random_encoder()
     encoded = options.clip.read_bytes() if options.clip else chord_in_ogg()
     frontend = Frontend()
-    print(f"{machine()}, torch {torch.__version__}, PyAV {av.__version__}, one thread")
+    print(f"{machine('onnxruntime', 'av')}, one thread")
     waveform = decode_clip(encoded, 22_050)
     features = frontend.features(waveform)
     stages = {

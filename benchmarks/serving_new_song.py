@@ -76,7 +76,8 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=100_000)
     parser.add_argument("--new", type=int, default=60)
     options = parser.parse_args()
-    print(f"{machine()}; {options.songs} songs, {N_LISTENERS} listeners, {N_FACTORS} factors")
+    size = f"{options.songs} songs, {N_LISTENERS} listeners, {N_FACTORS} factors"
+    print(f"{machine('kserve', 'av')}; {size}")
     clip = base64.b64encode(chord_in_ogg()).decode()
     with tempfile.TemporaryDirectory() as name, Path(name, "log").open("w+") as log:
         folder = Path(name)

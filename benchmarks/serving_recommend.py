@@ -282,7 +282,7 @@ def main() -> None:
         "--work", type=Path, default=Path(tempfile.gettempdir()) / "needledrop-bench"
     )
     options = parser.parse_args()
-    print(machine())
+    print(machine("kserve"))
     cores = sorted(os.sched_getaffinity(0))
     store = options.work / f"{options.songs}x{options.factors}x{options.listeners}"
     if not (store / "whole").exists():

@@ -105,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    print(f"{machine()}, torch {torch.__version__}, faiss {faiss.__version__}; one thread")
+    print(f"{machine('faiss-cpu')}; one thread")
     for size in options.sizes:
         n_songs, n_factors = map(int, size.split("x"))
         measure(n_songs, n_factors, options.spread)

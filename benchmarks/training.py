@@ -73,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch_device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads"
-    print(f"{machine()}, torch {torch.__version__}, {device.type}, {where}")
+    print(f"{machine()}; {device.type}, {where}")
     used = {VARIANTS[name].precision for name in options.variants}
     ceilings = {name: ceiling(device, DTYPES[name]) for name in sorted(used)}
     for name, flops in ceilings.items():

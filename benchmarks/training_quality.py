@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from machine import machine
 from training import store_in
 
@@ -53,7 +52,7 @@ def main() -> None:
     others = list(WAYS)[1:]
     parser.add_argument("--ways", nargs="+", default=others, choices=others)
     options = parser.parse_args()
-    print(f"{machine()}, torch {torch.__version__}")
+    print(f"{machine()}")
     whole = FeatureStore.open(options.features)
     if whole.frontend.log_mel_dtype != "float16":
         parser.error(f"FEATURES: expected log-mel in float16, got {whole.frontend.log_mel_dtype}")

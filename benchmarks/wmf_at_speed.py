@@ -11,16 +11,20 @@ Listeners are drawn with a few tastes each, and songs with popularities after a 
 
     python benchmarks/wmf_at_speed.py [--factors 50] [--users 100000] [--songs 38000]
                                       [--pairs 4800000] [--threads 2] [--cholesky]
+                                      [--device cuda] [--alone ITERATIONS]
+
+With ``--alone`` torch is not compared, and takes so many iterations: implicit would take hours at
+the paper's full size.
 """
 
 import argparse
 import ctypes
 import os
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from implicit.cpu.als import AlternatingLeastSquares
 from machine import machine
 from scipy import sparse
@@ -44,15 +48,14 @@ def main() -> None:
     parser.add_argument("--regularization", type=float, default=100.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cholesky", action="store_true", help="implicit solves exactly instead")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of torch")
+    parser.add_argument("--alone", type=int, metavar="ITERATIONS", help="of torch, and no rival")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     plays = drawn_plays(options.users, options.songs, options.pairs)
     confidence = confidence_from_plays(plays)
     n_songs_of_user, n_users_of_song = np.diff(plays.indptr), np.bincount(plays.indices)
-    print(
-        f"{machine()}; numpy {version('numpy')}, implicit {version('implicit')}, "
-        f"torch {version('torch')}; {options.threads} threads"
-    )
+    print(f"{machine('implicit')}; {options.threads} threads, torch on {options.device}")
     print(
         f"{options.users:,} listeners x {options.songs:,} songs, {plays.nnz:,} pairs; songs a "
         f"listener: median {np.median(n_songs_of_user):.0f}, most {n_songs_of_user.max()}; "
@@ -61,8 +64,12 @@ def main() -> None:
         flush=True,
     )
     config = WmfConfig(options.factors, options.regularization, engine="torch")
+    n_longest = int(n_users_of_song.max())
+    if options.alone:
+        by_torch(confidence, config, options, -np.inf, n_longest, options.alone)
+        return
     theirs, target = by_implicit(confidence, config, options.threads, not options.cholesky)
-    ours = by_torch(confidence, config, options.threads, target, int(n_users_of_song.max()))
+    ours = by_torch(confidence, config, options, target, n_longest, 4 * N_ITERATIONS)
     print(
         f"torch : implicit = 1 : {theirs[0] / ours[0]:.1f} by the clock, "
         f"1 : {theirs[1] / ours[1]:.1f} in processor-seconds"
@@ -126,17 +133,23 @@ def by_implicit(
 
 
 def by_torch(
-    confidence: sparse.csr_matrix, config: WmfConfig, n_threads: int, target: float, n_longest: int
+    confidence: sparse.csr_matrix,
+    config: WmfConfig,
+    options: argparse.Namespace,
+    target: float,
+    n_longest: int,
+    n_iterations: int,
 ) -> tuple[float, float]:
-    """Return seconds and processor-seconds to the target."""
+    """Return seconds and processor-seconds to the target, or of so many iterations at most."""
+    device, n_threads = options.device, options.threads
     ctypes.CDLL(None).malloc_trim(0)  # what implicit gave back isn't ours to use again
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory is counted anew
     before = megabytes("VmRSS")
     started, processor = time.perf_counter(), time.process_time()
     moments, losses = [], []
-    with alternation(confidence, config, device="cpu", n_threads=n_threads) as learned:
+    with alternation(confidence, config, device=device, n_threads=n_threads) as learned:
         moments.append(time.perf_counter() - started)
-        while not losses or (losses[-1] > target and len(losses) < 4 * N_ITERATIONS):
+        while not losses or (losses[-1] > target and len(losses) < n_iterations):
             losses.append(learned.iterate())
             moments.append(time.perf_counter() - started)
         processor = time.process_time() - processor
@@ -151,11 +164,16 @@ def by_torch(
     print(
         f"torch: {seconds:.1f} s for {len(losses)} iterations (batches {moments[0]:.1f} s, an "
         f"iteration {np.median(np.diff(moments)):.2f} s in the median), {processor:.0f} "
-        f"processor-seconds; objective {loss:,.0f}: {reached}\n"
-        "  objective over implicit's by iteration: "
-        + ", ".join(f"{one / target:.4f}" for one in losses)
-        + f"\n  peak memory {peak:,.0f} MB, stated {stated / 2**20:,.0f} MB; "
-        f"{n_padded / (2 * confidence.nnz) - 1:.1%} of the batches' entries only fill up",
+        f"processor-seconds; objective {loss:,.0f}" + (f": {reached}" if target > 0 else "")
+    )
+    if target > 0:
+        shares = ", ".join(f"{one / target:.4f}" for one in losses)
+        print(f"  objective over implicit's by iteration: {shares}")
+    there = f", on the GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MB"
+    print(
+        f"  peak memory {peak:,.0f} MB"
+        + (f", stated {stated / 2**20:,.0f} MB" if device == "cpu" else there)
+        + f"; {n_padded / (2 * confidence.nnz) - 1:.1%} of the batches' entries only fill up",
         flush=True,
     )
     return seconds, processor

@@ -41,7 +41,7 @@ def main() -> None:
     split = split_songs(songs, audible=songs, artist_of=None, config=SplitConfig())
     known, held_out = (plays.of_songs(part.tolist()) for part in (split.known, split.test))
     config = WmfConfig(options.n_factors, options.regularization)
-    print(machine())
+    print(machine("implicit", "pyspark"))
     print(
         f"{known.user_song.nnz:,} pairs of {len(known.user_ids):,} listeners and "
         f"{len(known.song_ids):,} songs; {len(held_out.song_ids):,} songs held out\n"

@@ -58,14 +58,14 @@ def predict(
     journal.say(tags.in_short())
 
     def bags(ids: NDArray[np.str_]) -> NDArray[np.float32]:
-        return words.transform(features[song].mfcc for song in ids.tolist())
+        return words.transform(map(features.mfcc, ids.tolist()))
 
     known = _audible(factors.song_ids, features)
     rows = np.searchsorted(factors.song_ids, known)
     groups = {KNOWN: (known, {"bag of words": bags(known), "factors": factors.song_factors[rows]})}
     test = _audible(Split.load(split_path).test, features)
     usage = factors.fold_in_songs(Plays.load(plays_path).of_songs(test.tolist()))
-    clips = [features[song] for song in test.tolist()]
+    clips = features.clips(test.tolist())
     heard = {
         f"factors by {title}": model.factors(clips)
         for title, model in _first_seeds(model_paths, torch_device(device, "device")).items()

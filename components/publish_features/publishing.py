@@ -38,7 +38,7 @@ def publish(
     song_ids = features.song_ids.tolist()
     feast.write_song_audio_features(
         song_ids,
-        bag_of_words.transform(features[song_id].mfcc for song_id in song_ids),
+        bag_of_words.transform(map(features.mfcc, song_ids)),
         log_mel_locations=[features.location(song_id) for song_id in song_ids],
         n_frames=[features.n_frames(song_id) for song_id in song_ids],
         version=audio_version,

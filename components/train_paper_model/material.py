@@ -53,9 +53,7 @@ class PaperMaterial:
     @cached_property
     def known_bags(self) -> NDArray[np.float32]:
         """(I, d) bags of words of these."""
-        return self.bag_of_words.transform(
-            self.features[song].mfcc for song in self.known_ids.tolist()
-        )
+        return self.bag_of_words.transform(map(self.features.mfcc, self.known_ids.tolist()))
 
     @cached_property
     def _is_training(self) -> NDArray[np.bool_]:

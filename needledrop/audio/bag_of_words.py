@@ -9,7 +9,7 @@ Shapes: n songs, t frames, w words, d principal components.
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from needledrop.errors import ArtifactBroken, ConfigRejected, InputError, ShapeM
 
 _FRAMES_A_WORD = 64  # K-means sees at most so many frames for each word; more change little
 _CLIPS_AT_ONCE = 64
+_SONGS_A_PRODUCT = 1024
 _SMALLEST_DEVIATION = 1e-6
 
 
@@ -101,11 +102,10 @@ class BagOfWords:
         center = frames.mean(axis=0)
         scale = np.maximum(frames.std(axis=0), _SMALLEST_DEVIATION)
         words = _means((frames - center) / scale, config)
-        histograms = _histograms(
-            (store[song_id].mfcc for song_id in song_ids), center, scale, words
+        blocks = _histograms(map(store.mfcc, song_ids), center, scale, words)
+        mean, components = _mean_and_components(
+            blocks, len(song_ids), len(words), config.kept_variance
         )
-        mean = histograms.mean(axis=0)
-        components = _principal_components(histograms - mean, config.kept_variance)
         return cls(center, scale, words, mean, components, config)
 
     def transform(self, mfccs: Iterable[NDArray[np.float16]]) -> NDArray[np.float32]:
@@ -114,9 +114,10 @@ class BagOfWords:
         Raises:
             ShapeMismatch: another number of MFCCs than the words were fitted on.
         """
-        histograms = _histograms(mfccs, self.center, self.scale, self.words)
-        bags = (histograms - self.mean_histogram) @ self.components
-        return bags.astype(np.float32, copy=False)
+        blocks = _histograms(mfccs, self.center, self.scale, self.words)
+        # Projected as they come: histograms are larger than bags, by words over components.
+        bags = [(block - self.mean_histogram) @ self.components for block in blocks]
+        return np.concatenate([np.empty((0, self.n_components), np.float32), *bags])
 
     def save(self, folder: Path) -> None:
         """Write as one folder, whole or not at all."""
@@ -165,7 +166,7 @@ def _sampled_frames(
     generator = np.random.default_rng(config.seed)
     parts = []
     for song_id in song_ids:
-        frames = frames_with_differences(store[song_id].mfcc)
+        frames = frames_with_differences(store.mfcc(song_id))
         n_taken = max(1, round(share * len(frames)))
         parts.append(frames[np.sort(generator.choice(len(frames), n_taken, replace=False))])
     return np.concatenate(parts)
@@ -190,22 +191,22 @@ def _histograms(
     center: NDArray[np.float32],
     scale: NDArray[np.float32],
     words: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Return each clip's (w,) shares of words.
+) -> Iterator[NDArray[np.float32]]:
+    """Yield some clips' shares of words at a time, (n, w).
 
     Many clips are looked up at once: faiss is five times as fast on a thousand frames and more.
     """
     index = faiss.IndexFlatL2(words.shape[1])
     index.add(words)
-    histograms: list[NDArray[np.float32]] = []
     clips = ((_frames_like(center, mfcc) - center) / scale for mfcc in mfccs)
     while block := list(itertools.islice(clips, _CLIPS_AT_ONCE)):
         _, nearest = index.search(np.concatenate(block), 1)
         ends = np.cumsum([len(frames) for frames in block])[:-1]
-        for clip_words in np.split(nearest[:, 0], ends):
-            counts = np.bincount(clip_words, minlength=len(words))
-            histograms.append((counts / len(clip_words)).astype(np.float32))
-    return np.stack(histograms)
+        histograms = [
+            np.bincount(clip_words, minlength=len(words)) / len(clip_words)
+            for clip_words in np.split(nearest[:, 0], ends)
+        ]
+        yield np.array(histograms, dtype=np.float32)
 
 
 def _frames_like(center: NDArray[np.float32], mfcc: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -218,13 +219,54 @@ def _frames_like(center: NDArray[np.float32], mfcc: NDArray[np.float16]) -> NDAr
     return frames_with_differences(mfcc)
 
 
-def _principal_components(
-    centered: NDArray[np.float32], kept_variance: float
+def _mean_and_components(
+    blocks: Iterable[NDArray[np.float32]], n_songs: int, n_words: int, kept_variance: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean (w,) and the components (w, d) that keep the share of the variance.
+
+    Of more songs than words only sums are held, w x w numbers, whatever the number of songs: all
+    histograms of 276,000 songs, and what their decomposition takes, would be 35 GB.
+
+    Args:
+        blocks: (n, w) histograms of some songs each.
+        n_songs: of all blocks.
+        n_words: w.
+        kept_variance: the share; at least one component is kept.
+    """
+    if n_songs <= n_words:
+        histograms = np.concatenate(list(blocks))
+        mean = histograms.mean(axis=0)
+        centered = (histograms - mean).astype(np.float64)
+        _, singular, directions = np.linalg.svd(centered, full_matrices=False)
+        return mean, _kept(singular**2, directions.T, kept_variance)
+    total, products = np.zeros(n_words), np.zeros((n_words, n_words))
+    for block in _joined(blocks, _SONGS_A_PRODUCT):
+        histograms64 = block.astype(np.float64)
+        total += histograms64.sum(axis=0)
+        products += histograms64.T @ histograms64
+    mean64 = total / n_songs
+    variances, vectors = np.linalg.eigh(products - n_songs * np.outer(mean64, mean64))
+    # In descending order; where there is no variance, rounding makes it a little less than none.
+    kept = _kept(np.maximum(variances[::-1], 0.0), vectors[:, ::-1], kept_variance)
+    return mean64.astype(np.float32), kept
+
+
+def _joined(blocks: Iterable[NDArray[np.float32]], n_rows: int) -> Iterator[NDArray[np.float32]]:
+    """Yield blocks of so many rows or somewhat more, but for the last."""
+    together: list[NDArray[np.float32]] = []
+    for block in blocks:
+        together.append(block)
+        if sum(map(len, together)) >= n_rows:
+            yield np.concatenate(together)
+            together = []
+    if together:
+        yield np.concatenate(together)
+
+
+def _kept(
+    variances: NDArray[np.float64], directions: NDArray[np.float64], kept_variance: float
 ) -> NDArray[np.float32]:
-    """Return the (w, d) components that keep the share of the variance; at least one."""
-    _, singular, directions = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
-    variance = np.cumsum(singular**2)
-    if variance[-1] == 0:
-        return np.ascontiguousarray(directions[:1].T, dtype=np.float32)
+    """Return the first columns of (w, n) directions that keep the share; at least one."""
+    variance = np.cumsum(variances)
     n_kept = int(np.searchsorted(variance, kept_variance * variance[-1] * (1 - 1e-12))) + 1
-    return np.ascontiguousarray(directions[:n_kept].T, dtype=np.float32)
+    return np.ascontiguousarray(directions[:, :n_kept], dtype=np.float32)

@@ -232,16 +232,16 @@ class CnnEncoder(FactorModel):
             ShapeMismatch: a clip has other mel bands, or is shorter than a window.
         """
         targets = np.empty((len(clips), self.n_factors), np.float32)
-        first = 0
-        while first < len(clips):
-            last, n_windows = first + 1, self.n_windows(clips[first])
-            while last < len(clips):
-                n_windows += self.n_windows(clips[last])
-                if n_windows > self.windows_at_once:
-                    break
-                last += 1
-            self._predict(clips[first:last], targets[first:last])
-            first = last
+        together: list[NDArray[np.float16]] = []  # the windows of each clip of a pass
+        for number, clip in enumerate(clips):
+            windows = self.windows(clip.log_mel)
+            n_windows = sum(len(one) for one in together) + len(windows)
+            if together and n_windows > self.windows_at_once:
+                self._predict(together, targets[number - len(together) : number])
+                together = []
+            together.append(windows)
+        if together:
+            self._predict(together, targets[len(targets) - len(together) :])
         return self.scaler.factors(targets)
 
     @property
@@ -250,9 +250,10 @@ class CnnEncoder(FactorModel):
         on_cpu = next(self.network.parameters()).device.type == "cpu"
         return _WINDOWS_AT_ONCE if on_cpu else _WINDOWS_AT_ONCE_ON_A_GPU
 
-    def _predict(self, clips: Sequence[ClipFeatures], targets: NDArray[np.float32]) -> None:
-        """Write the (n, k) targets that the network predicts for n clips."""
-        windows = [self.windows(clip.log_mel) for clip in clips]
+    def _predict(
+        self, windows: Sequence[NDArray[np.float16]], targets: NDArray[np.float32]
+    ) -> None:
+        """Write the (n, k) targets that the network predicts for n clips, cut into windows."""
         together = torch.from_numpy(np.concatenate(windows))
         run = self.engine or self._eager
         with torch.inference_mode():

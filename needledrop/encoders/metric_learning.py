@@ -26,6 +26,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,14 +115,15 @@ def hinge_and_subgradient(
 def similar_by_usage(song_factors: Floats, n_similar: int) -> Indices:
     """Return the (n, |R|) nearest songs by cosine, without the song itself."""
     norms = np.maximum(np.linalg.norm(song_factors, axis=1, keepdims=True), 1e-12)
-    directions = song_factors / norms
+    directions = np.ascontiguousarray(song_factors / norms)
     n_similar = min(n_similar, len(song_factors) - 2)
-    similar = np.empty((len(directions), n_similar), dtype=np.int64)
-    for row, direction in enumerate(directions):
-        cosines = directions @ direction
-        cosines[row] = -np.inf
-        similar[row] = np.argsort(-cosines, kind="stable")[:n_similar]
-    return similar
+    index = faiss.IndexFlatIP(directions.shape[1])
+    index.add(directions)
+    _, nearest = index.search(directions, n_similar + 1)
+    # A song is nearest to itself; where twins stand before it, it may not even be listed.
+    is_other = nearest != np.arange(len(directions))[:, None]
+    kept = np.argsort(~is_other, axis=1, kind="stable")[:, :n_similar]
+    return np.take_along_axis(nearest, kept, axis=1)
 
 
 def learned_metric(

@@ -72,7 +72,11 @@ class WindowNetwork(nn.Module):
 
 
 def pooled_over_time(maps: Tensor) -> Tensor:
-    """Return each map's mean, maximum and root mean square over time, (n, 3c) from (n, c, t)."""
+    """Return each map's mean, maximum and L2 norm over time, (n, 3c) from (n, c, t).
+
+    The norm is divided by the root of t, which makes it the root mean square: windows of any length
+    are then of one scale.
+    """
     return torch.cat([maps.mean(2), maps.amax(2), maps.square().mean(2).add(1e-8).sqrt()], dim=1)
 
 

@@ -5,7 +5,7 @@ Validation while training and the test at the end are the same question over dif
 Shapes: U users, n held-out songs, k factors.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,13 @@ class HeldOutSongs:
     Attributes:
         plays: of these songs alone, by all U users of the factors, in their order.
         factors: of users and training songs; they know nothing of these songs.
-        clips: (n,) features, in the order of ``plays.song_ids``.
+        clips: (n,) features, in the order of ``plays.song_ids``; read when they are heard.
         n_unheard: held-out songs whose clip could not be used; nothing can be asked about them.
     """
 
     plays: Plays
     factors: Factors
-    clips: tuple[ClipFeatures, ...]
+    clips: Sequence[ClipFeatures]
     n_unheard: int
 
     @classmethod
@@ -61,7 +61,7 @@ class HeldOutSongs:
         return cls(
             plays.of_songs(audible),
             factors,
-            tuple(store[song_id] for song_id in audible),
+            store.clips(audible),
             len(song_ids) - len(audible),
         )
 

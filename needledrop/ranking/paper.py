@@ -245,7 +245,7 @@ def results_from_report(
             ratio(precision.mean, figures["random"]["map_500"].mean),
             ratio(precision.mean, linear),
             ratio(precision.mean, figures["oracle"]["map_500"].mean),
-            ratio(_above_chance(auc.mean), _above_chance(figures["oracle"]["auc"].mean)),
+            ratio(above_chance(auc.mean), above_chance(figures["oracle"]["auc"].mean)),
             tuple(trainings[key] for key in sorted(keys[name]) if key in trainings),
         )
     differences = {
@@ -278,7 +278,8 @@ def ratio(figure: float | None, to: float | None) -> float | None:
     return None if figure is None or not to else figure / to
 
 
-def _above_chance(auc: float | None) -> float | None:
+def above_chance(auc: float | None) -> float | None:
+    """Return how far an AUC is above that of a random order."""
     return None if auc is None else auc - _CHANCE_AUC
 
 

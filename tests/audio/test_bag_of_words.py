@@ -1,5 +1,8 @@
 """The bag of words against brute-force assignment and scikit-learn's PCA."""
 
+import tracemalloc
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -9,7 +12,7 @@ from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError
 from tests.audio.conftest import chord, encode
 
-N_SONGS, N_WORDS = 12, 16
+N_SONGS = 12
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +26,16 @@ def store(tmp_path_factory):
     return extract_features(clips, folder / "shards", folder / "features.json", config)
 
 
-@pytest.fixture(scope="module")
-def fitted(store):
-    return BagOfWords.fit(store, store.song_ids.tolist(), BagOfWordsConfig(n_words=N_WORDS))
+@pytest.fixture(scope="module", params=[16, 8], ids=["more words", "more songs"])
+def fitted(store, request):
+    return BagOfWords.fit(store, store.song_ids.tolist(), BagOfWordsConfig(n_words=request.param))
 
 
 def histograms(store, fitted) -> np.ndarray:
     rows = []
     for song_id in store.song_ids.tolist():
         frames = (frames_with_differences(store[song_id].mfcc) - fitted.center) / fitted.scale
-        counts = np.zeros(N_WORDS)
+        counts = np.zeros(len(fitted.words))
         for frame in frames:
             counts[np.argmin([np.sum((frame - word) ** 2) for word in fitted.words])] += 1
         rows.append(counts / len(frames))
@@ -51,6 +54,48 @@ def test_components_keep_95_percent_of_the_variance_like_scikit_learn(store, fit
     assert fitted.n_components == reference.n_components_
     overlap = np.abs(np.sum(fitted.components.T * reference.components_, axis=1))
     np.testing.assert_allclose(overlap, 1.0, atol=1e-2)
+
+
+class ManySongs:
+    """MFCCs of thousands of short songs, made when they are asked for."""
+
+    song_ids: ClassVar = [f"SO{number:05}" for number in range(5_000)]
+
+    def __contains__(self, song_id: str) -> bool:
+        return True
+
+    def n_frames(self, song_id: str) -> int:
+        return 9
+
+    def mfcc(self, song_id: str) -> np.ndarray:
+        generator = np.random.default_rng(int(song_id[2:]))
+        return generator.normal(generator.normal(size=13), 1, (9, 13)).astype(np.float16)
+
+
+def test_memory_is_flat_in_the_number_of_songs():
+    """Of more songs than words, sums are kept and no histogram is; bags are made as they come."""
+    n_words, store = 200, ManySongs()
+    config = BagOfWordsConfig(n_words=n_words, n_iterations=2, kept_variance=0.1)
+    one_histogram_a_song = 4 * n_words * len(store.song_ids)
+
+    def peak(act):
+        tracemalloc.start()
+        result = act()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result, most
+
+    fitted, of_fit = peak(lambda: BagOfWords.fit(store, store.song_ids, config))
+    bags, of_bags = peak(lambda: fitted.transform(map(store.mfcc, store.song_ids)))
+    # What is sampled for K-means, 39 numbers a frame, is there anyway.
+    assert of_fit < 2 * one_histogram_a_song
+    assert of_bags < one_histogram_a_song
+    assert bags.shape == (5_000, fitted.n_components)
+    np.testing.assert_allclose(bags.mean(axis=0), 0.0, atol=1e-5)
+
+
+def test_no_clip_is_no_row(fitted):
+    assert fitted.transform([]).shape == (0, fitted.n_components)
 
 
 def test_frames_carry_first_and_second_differences(store):

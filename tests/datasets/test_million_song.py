@@ -12,10 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from components.survey_data.surveying import survey
 from components.validate_plays.validation import validate
 from needledrop.audio.clips import find_clips
+from needledrop.datasets import lines
 from needledrop.datasets.__main__ import main
 from needledrop.errors import ConfigRejected, RegistryConflict
 from needledrop.plays.tracks import read_tracks
@@ -133,6 +135,19 @@ def test_what_is_not_given_is_said(files, tmp_path, capsys):
     assert read_tracks(str(tmp_path / "out" / "tracks.parquet")).tracks.artist_id is None
     assert main(command) == 2
     assert "expected at least one of --tracks, --song-to-tracks" in capsys.readouterr().err
+
+
+def test_a_bar_shows_how_far_reading_is(files, tmp_path, capsys, monkeypatch):
+    """It is drawn where something takes longer than two seconds; here at once."""
+    at_once = {"delay": 0, "mininterval": 0}
+    monkeypatch.setattr(lines, "tqdm", lambda **options: tqdm(**{**options, **at_once}))
+    imported(files, tmp_path / "out")
+    shown = capsys.readouterr()
+    for name in ("triplets", "mismatches", "tracks", "song_to_tracks", "lastfm_tags"):
+        assert f"reading {files[name].name}: 100%" in shown.err
+    assert "reading the summary: 100%" in shown.err
+    assert "writing plays: 100%" in shown.err
+    assert "%" not in shown.out
 
 
 def test_the_same_command_again_finds_it_done(files, tmp_path, capsys):

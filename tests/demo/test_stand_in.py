@@ -65,6 +65,10 @@ def test_the_shape_is_the_published_one():
     by_popularity = np.sort(listeners_a_song)[::-1]
     assert 0.2 < by_popularity[:200].sum() / len(song) < 0.5
     assert np.median(listeners_a_song) < listeners_a_song.mean() / 4
+    # Its exponent, on ranks that are neither of the flat head nor near the end.
+    rank = np.arange(500, 5_000)
+    slope, _ = np.polyfit(np.log(rank + 50), np.log(by_popularity[rank]), 1)
+    assert -1.3 < slope < -0.95
 
 
 def test_batches_don_t_depend_on_one_another():

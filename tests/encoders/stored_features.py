@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.feature_store import VERSION_OF_DTYPE, FeatureStore
 from needledrop.audio.frontend import FrontendConfig
 from needledrop.audio.shards import save_log_mel
 
@@ -18,6 +18,7 @@ def stored_features(
     ids = [f"SO{number:02}" for number in range(len(log_mel))]
     save_shard(folder / "shards" / "shard-0", ids, log_mel, mfcc, frontend)
     about = {
+        "version": VERSION_OF_DTYPE[frontend.log_mel_dtype],
         "shards_folder": str(folder / "shards"),
         "frontend": asdict(frontend),
         "shards": ["shard-0"],

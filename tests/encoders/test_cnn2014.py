@@ -9,6 +9,7 @@ from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.training import train
 from needledrop.encoders.training_config import TrainingConfig
 from needledrop.encoders.training_set import TrainingSet
+from needledrop.encoders.window_network import pooled_over_time
 from needledrop.errors import ConfigRejected, ShapeMismatch
 from tests.encoders.paper_world import (
     N_FACTORS,
@@ -62,6 +63,15 @@ def test_the_network_of_2014_has_the_size_of_the_post():
         (2048, 2048),
         (2048, 40),
     ]
+
+
+def test_over_time_it_pools_mean_maximum_and_l2_norm():
+    maps = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(0))
+    mean, maximum, norm = pooled_over_time(maps).split(5, dim=1)
+    torch.testing.assert_close(mean, maps.sum(2) / 9)
+    torch.testing.assert_close(maximum, maps.max(2).values)
+    # Divided by the root of the frames, so that windows of any length are of one scale.
+    torch.testing.assert_close(norm, torch.linalg.vector_norm(maps, dim=2) / 3)
 
 
 def test_its_targets_are_directions():

@@ -104,6 +104,20 @@ def test_similar_songs_are_the_nearest_by_cosine_without_the_song_itself():
     assert similar_by_usage(factors, 10).shape == (5, 3)  # of five songs, one is left to rank
 
 
+def test_similar_songs_are_those_of_a_loop_and_twins_are_not_themselves():
+    factors = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32)
+    factors[40:60] = factors[40]
+    directions = factors.astype(np.float64)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    cosines = directions @ directions.T
+    for song, similar in enumerate(similar_by_usage(factors, 5).tolist()):
+        assert song not in similar
+        others = [n for n in range(300) if n != song]
+        best = sorted(others, key=lambda n: -cosines[song, n])[:5]
+        # Twins are level: which of them are named is open, how near they are is not.
+        np.testing.assert_allclose(cosines[song, similar], cosines[song, best], atol=1e-6)
+
+
 def test_the_score_is_the_mean_similarity_to_what_was_played(paper, model_of):
     model, listeners = model_of("mlr"), paper.listeners
     rows = model.scores(listeners, paper.new_songs).rows(EVERY_USER)

@@ -129,6 +129,10 @@ def test_the_page_labels_every_reported_figure_as_of_another_dataset(report):
     # The paper's CNN is 44.8 times as good as random there, and 2.1 times as linear on the subset.
     assert "44.800" in text
     assert "2.100" in text
+    # Of the AUC that usage has above chance, .4607, its CNN reached .27192.
+    [share] = [one for one in text.split("<table>") if "AUC above chance" in one]
+    assert "0.590" in share
+    assert f"{result_of(report).models['cnn_mse'].auc_of_oracle:.3f}" in share
 
 
 @pytest.mark.engines

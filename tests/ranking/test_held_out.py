@@ -1,0 +1,85 @@
+"""Held-out songs are heard one after the other: all at once they would fill the memory."""
+
+import weakref
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from needledrop.audio.feature_store import FeatureStore
+from needledrop.audio.frontend import FrontendConfig
+from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder
+from needledrop.encoders.device import seeded_initialisation
+from needledrop.encoders.targets import TargetScaler
+from needledrop.errors import InputError
+from needledrop.factors.wmf import Factors, WmfConfig
+from needledrop.plays.triplets import Plays
+from needledrop.ranking.held_out import HeldOutSongs
+from tests.encoders.stored_features import stored_features
+
+N_SONGS, N_USERS, K = 100, 7, 3
+SIZE = CnnConfig((4,), 4, (4,), (8,), 0.0, n_networks=1, n_networks_2d=0)
+
+
+@pytest.fixture(params=["uint8", "float16"])
+def store(request, tmp_path):
+    generator = np.random.default_rng(0)
+    frontend = FrontendConfig(window_seconds=0.9, log_mel_dtype=request.param)
+    log_mel = generator.normal(2.0, 0.5, (N_SONGS, 60, frontend.n_mels))
+    return stored_features(tmp_path, frontend, log_mel, generator.normal(size=(N_SONGS, 60, 13)))
+
+
+def held_out_of(store) -> HeldOutSongs:
+    users = np.array([f"user{n}" for n in range(N_USERS)])
+    played = np.random.default_rng(1).integers(1, 5, (N_USERS, N_SONGS))
+    plays = Plays(sparse.csr_matrix(played), users, store.song_ids)
+    known = Factors(
+        np.ones((N_USERS, K), np.float32),
+        np.ones((1, K), np.float32),
+        users,
+        np.array(["known"]),
+        WmfConfig(n_factors=K),
+    )
+    return HeldOutSongs.select([*store.song_ids.tolist(), "unheard"], plays, known, store)
+
+
+def test_only_the_songs_of_one_pass_are_in_memory(store, monkeypatch):
+    read, at_once = [], []
+    get = FeatureStore.__getitem__
+
+    def watched(self, song_id):
+        features = get(self, song_id)
+        read.append(weakref.ref(features.log_mel))
+        at_once.append(sum(one() is not None for one in read))
+        return features
+
+    with seeded_initialisation(0):
+        network = Cnn(SIZE, n_mels=store.frontend.n_mels, n_factors=K).eval()
+    encoder = CnnEncoder(network, SIZE, TargetScaler(np.zeros(K, np.float32), 1.0), 39)
+    whole = encoder.factors([store[song] for song in store.song_ids.tolist()])
+    monkeypatch.setattr(FeatureStore, "__getitem__", watched)
+    held_out = held_out_of(store)
+    assert (len(held_out.clips), held_out.n_unheard) == (N_SONGS, 1)
+    heard = encoder.factors(held_out.clips)
+    assert len(read) == N_SONGS, "each is read once"
+    assert max(at_once) <= encoder.windows_at_once
+    np.testing.assert_array_equal(heard, whole)
+
+
+def test_clips_come_in_the_order_of_the_songs(store):
+    clips = held_out_of(store).clips
+    ids = store.song_ids.tolist()
+    for place in (0, 5, -1):
+        np.testing.assert_array_equal(clips[place].log_mel, store[ids[place]].log_mel)
+        np.testing.assert_array_equal(clips[place].mfcc, store[ids[place]].mfcc)
+    assert [one.mfcc.tolist() for one in clips[3:9:2]] == [
+        store[song].mfcc.tolist() for song in ids[3:9:2]
+    ]
+    with pytest.raises(IndexError):
+        _ = clips[N_SONGS]
+
+
+def test_songs_without_features_can_not_be_asked_about(store):
+    held_out = held_out_of(store)
+    with pytest.raises(InputError, match="got none of 1"):
+        HeldOutSongs.select(["unheard"], held_out.plays, held_out.factors, store)
