@@ -107,9 +107,8 @@ def _fit_cnn(
     targets, objective = scaler.targets(material.song_factors), mean_squared_error
     if training.objective == "wpe":
         targets = np.arange(len(material.song_ids))[:, None]
-        listeners = material.validation.factors
         objective = WeightedPredictionError.of_songs(
-            material.song_ids, material.plays, listeners, scaler
+            material.song_ids, material.plays, material.listeners, scaler
         )
     songs = TrainingSet(material.features, material.song_ids, targets, frontend.window_frames)
     figures = _train(

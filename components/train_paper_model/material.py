@@ -85,14 +85,26 @@ class PaperMaterial:
         return self.plays.of_songs(self.split.train.tolist())
 
     @cached_property
+    def listeners(self) -> Factors:
+        """All listeners, known by plays of training songs alone; the weighted error needs them."""
+        return self.factors.with_listeners_of(self.training_plays)
+
+    @cached_property
     def validation(self) -> HeldOutSongs:
-        """The validation songs, for listeners who are known by plays of training songs alone."""
-        return HeldOutSongs.of_validation(self.split, self.plays, self.factors, self.features)
+        """The validation songs, for those listeners alone whom they are ranked for.
+
+        They are known by plays of training songs alone.
+        """
+        return HeldOutSongs.of_validation_for_the_asked(
+            self.split, self.plays, self.factors, self.features
+        )
 
     @cached_property
     def validation_listeners(self) -> Listeners:
-        """The listeners that the validation songs are ranked for."""
-        return Listeners(self.validation.factors, self.training_plays)
+        """These listeners, with what they played of training songs."""
+        asked = self.validation.factors
+        rows = np.searchsorted(self.training_plays.user_ids, asked.user_ids)
+        return Listeners(asked, self.training_plays.of_users(rows))
 
 
 def gather(

@@ -63,6 +63,8 @@ def _train(
     material.validation_listeners, material.song_factors  # noqa: B018
     if request.model in ("mlr", "linear", "mlp"):
         material.known_bags  # noqa: B018
+    if request.model == "cnn_wpe":
+        material.listeners  # noqa: B018
     wall, cpu = time.perf_counter(), time.process_time()
     model, figures = fit_model(request, material, checkpoint, journal)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -119,14 +119,19 @@ class Factors:
         song that is not among them is new to the listeners.
 
         Args:
-            plays: of songs that these factors know, and of the same U users, in their order.
+            plays: of songs that these factors know, and of these users or some of them, who are
+                those that the result has.
         """
         rows = np.searchsorted(self.song_ids, plays.song_ids)
         song_factors = self.song_factors[rows]
         confidence = confidence_from_plays(plays.user_song, self.config.confidence)
         user_factors = fold_in_rows(confidence, song_factors, self.config.regularization)
         return replace(
-            self, user_factors=user_factors, song_factors=song_factors, song_ids=plays.song_ids
+            self,
+            user_factors=user_factors,
+            song_factors=song_factors,
+            user_ids=plays.user_ids,
+            song_ids=plays.song_ids,
         )
 
     def fold_in_songs(self, plays: Plays) -> NDArray[np.float32]:

@@ -94,6 +94,11 @@ class Plays:
         picked = sparse.csr_matrix(self.user_song[:, columns])
         return Plays(picked, self.user_ids, self.song_ids[columns], dates)
 
+    def of_users(self, rows: NDArray[np.int64]) -> "Plays":
+        """Return the plays of some users by their rows, which ascend; all songs kept."""
+        picked = sparse.csr_matrix(self.user_song[rows])
+        return Plays(picked, self.user_ids[rows], self.song_ids, self.last_played_at)
+
     def save(self, path: Path) -> None:
         """Write a folder: ``plays.parquet`` (triplets), ``users.parquet``, ``songs.parquet``."""
         users, songs = _text_array(self.user_ids), _text_array(self.song_ids)

@@ -16,6 +16,7 @@ from components.train_paper_model.request import PaperRequest
 from components.train_paper_model.training import train_or_take
 from needledrop.encoders.saved import load_model
 from needledrop.errors import ConfigRejected, FactorsRejected, TagsRejected
+from needledrop.factors.fold_in import fold_in_rows
 from needledrop.factors.wmf import learn_factors
 from needledrop.plays.split import Split
 from needledrop.plays.tracks import Tracks
@@ -114,6 +115,25 @@ def test_every_model_beats_random_and_costs_are_recorded(evaluated):
     assert result.models["oracle"].map_of_oracle == 1.0
     assert result.models["random"].trainings == ()
     assert "cnn_mse - cnn_wpe" in result.differences
+
+
+def test_only_the_weighted_error_folds_in_listeners_whom_validation_does_not_ask(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("needledrop.ranking.held_out._N_ASKED", 10)
+    n_solved = []
+
+    def counted(rows, *others):
+        n_solved.append(rows.shape[0])
+        return fold_in_rows(rows, *others)
+
+    monkeypatch.setattr("needledrop.factors.wmf.fold_in_rows", counted)
+    n_all = len(trained.material.plays.user_ids)
+    for key, expected in (("linear#0", [10]), ("mlr#0", [10]), ("cnn_wpe#0", [10, n_all])):
+        n_solved.clear()
+        request, material = PaperRequest.of(key, **FAST), gather(*trained.inputs)
+        train_or_take(request, material, str(tmp_path), "0", tmp_path / key, Journal("x"))
+        assert n_solved == expected, key
 
 
 def test_a_device_that_is_not_there_is_refused(trained, tmp_path, monkeypatch):

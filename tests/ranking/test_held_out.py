@@ -12,7 +12,9 @@ from needledrop.encoders.cnn import Cnn, CnnConfig, CnnEncoder
 from needledrop.encoders.device import seeded_initialisation
 from needledrop.encoders.targets import TargetScaler
 from needledrop.errors import InputError
+from needledrop.factors.fold_in import fold_in_rows
 from needledrop.factors.wmf import Factors, WmfConfig
+from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.held_out import HeldOutSongs
 from tests.encoders.stored_features import stored_features
@@ -83,3 +85,41 @@ def test_songs_without_features_can_not_be_asked_about(store):
     held_out = held_out_of(store)
     with pytest.raises(InputError, match="got none of 1"):
         HeldOutSongs.select(["unheard"], held_out.plays, held_out.factors, store)
+
+
+@pytest.mark.parametrize("n_asked", [1000, 20])
+def test_only_the_listeners_who_are_asked_are_folded_in_and_the_figure_is_the_same(
+    store, monkeypatch, n_asked
+):
+    """Some never played a validation song; of the others, all or a sample are asked."""
+    monkeypatch.setattr("needledrop.ranking.held_out._N_ASKED", n_asked)
+    generator, n_users = np.random.default_rng(3), 60
+    played = generator.random((n_users, N_SONGS)) < 0.2
+    played[::4, 50:] = False
+    users = np.array([f"user{n:02}" for n in range(n_users)])
+    plays = Plays(sparse.csr_matrix(played.astype(np.int64)), users, store.song_ids)
+    factors = Factors(
+        np.ones((n_users, K), np.float32),
+        generator.normal(size=(N_SONGS, K)).astype(np.float32),
+        users,
+        store.song_ids,
+        WmfConfig(n_factors=K, regularization=1.0),
+    )
+    ids, none = store.song_ids, np.array([], np.str_)
+    split = Split("random", 0, ids[:50], ids[50:], none, none)
+    whole = HeldOutSongs.of_validation(split, plays, factors, store)
+    n_solved = []
+
+    def counted(rows, *others):
+        n_solved.append(rows.shape[0])
+        return fold_in_rows(rows, *others)
+
+    monkeypatch.setattr("needledrop.factors.wmf.fold_in_rows", counted)
+    asked = HeldOutSongs.of_validation_for_the_asked(split, plays, factors, store)
+    assert n_solved == [min(n_asked, n_users * 3 // 4)]
+    rows = np.searchsorted(users, asked.factors.user_ids)
+    np.testing.assert_array_equal(asked.factors.user_factors, whole.factors.user_factors[rows])
+    assert asked.plays.user_ids.tolist() == asked.factors.user_ids.tolist()
+    predicted = generator.normal(size=(50, K)).astype(np.float32)
+    expected = whole.mean_average_precision(predicted, n_users=n_asked)
+    assert asked.mean_average_precision(predicted, n_users=n_asked) == expected
