@@ -5,8 +5,9 @@ Validation while training and the test at the end are the same question over dif
 Shapes: U users, n held-out songs, k factors.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.ranking.metrics import average_precision, placements_of_relevant
 from needledrop.ranking.report import CUTOFF
-from needledrop.ranking.scores import FactorScores, Scores
+from needledrop.ranking.scores import FactorScores, Indices, Scores, hash_order
 
 _USERS_AT_ONCE = 1024
 _N_ASKED = 20_000
@@ -131,31 +132,39 @@ class HeldOutSongs:
             n_users: a seeded sample of so many users at most, so that it stays fast.
             seed: of the sample.
         """
-        return self._precision(
-            lambda block: self.factors.user_factors[block] @ song_factors.T, n_users, seed
-        )
+        scores = FactorScores(self.factors.user_factors, song_factors)
+        return self.precision_of_scores(scores, n_users=n_users, seed=seed)
 
     def precision_of_scores(
         self, scores: Scores, *, n_users: int = _N_ASKED, seed: int = 0
     ) -> float:
-        """Return mAP@500 of scores (U, n), over the same listeners."""
-        return self._precision(scores.rows, n_users, seed)
+        """Return mAP@500 of scores (U, n), over the same listeners.
 
-    def _precision(
-        self, rows: Callable[[NDArray[np.int64]], NDArray[np.float32]], n_users: int, seed: int
-    ) -> float:
+        Songs that score alike are ranked as the evaluation ranks them, not by their ids.
+        """
+        ordered = scores.of_songs(self._order)
         users = _asked(self.relevant, n_users, seed)
         precision = []
         for start in range(0, len(users), _USERS_AT_ONCE):
             block = users[start : start + _USERS_AT_ONCE]
-            played = self.relevant[block]
+            played = self._ordered_relevant[block]
             placed = placements_of_relevant(
-                rows(block),
+                ordered.rows(block),
                 played.indptr.astype(np.int64),
                 played.indices.astype(np.int64),
             )
             precision.append(average_precision(placed.user, placed.rank, len(block), CUTOFF))
         return float(np.mean(np.concatenate(precision)))
+
+    @cached_property
+    def _order(self) -> Indices:
+        return hash_order(self.song_ids, 0)  # the seed of an evaluation, unless it is told another
+
+    @cached_property
+    def _ordered_relevant(self) -> sparse.csr_matrix:
+        relevant = sparse.csr_matrix(self.relevant[:, self._order])
+        relevant.sort_indices()
+        return relevant
 
     @property
     def new_songs(self) -> NewSongs:

@@ -16,7 +16,9 @@ from needledrop.factors.fold_in import fold_in_rows
 from needledrop.factors.wmf import Factors, WmfConfig
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
+from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from needledrop.ranking.held_out import HeldOutSongs
+from needledrop.ranking.scores import FactorScores
 from tests.encoders.stored_features import stored_features
 
 N_SONGS, N_USERS, K = 100, 7, 3
@@ -123,3 +125,26 @@ def test_only_the_listeners_who_are_asked_are_folded_in_and_the_figure_is_the_sa
     predicted = generator.normal(size=(50, K)).astype(np.float32)
     expected = whole.mean_average_precision(predicted, n_users=n_asked)
     assert asked.mean_average_precision(predicted, n_users=n_asked) == expected
+
+
+def test_songs_that_score_alike_are_ranked_as_the_evaluation_ranks_them(store):
+    """By a seeded hash of the id: here those that are played have the first ids."""
+    generator = np.random.default_rng(5)
+    chances = np.linspace(0.9, 0.0, N_SONGS)
+    played = (generator.random((N_USERS, N_SONGS)) < chances).astype(np.int64)
+    users = np.array([f"user{n}" for n in range(N_USERS)])
+    plays = Plays(sparse.csr_matrix(played), users, store.song_ids)
+    listeners = generator.normal(size=(N_USERS, K)).astype(np.float32)
+    one = np.ones((1, K), np.float32)
+    factors = Factors(listeners, one, users, np.array(["known"]), WmfConfig(n_factors=K))
+    held_out = HeldOutSongs.select(store.song_ids.tolist(), plays, factors, store)
+    config = EvaluationConfig(n_resamples=100, n_threads=1, device="cpu")
+    for predicted in (np.ones((N_SONGS, K)), np.repeat(generator.normal(size=(4, K)), 25, axis=0)):
+        scores = FactorScores(listeners, predicted)
+        report = evaluate(
+            {"model": scores}, held_out.relevant, held_out.song_ids, held_out.popularity, config
+        )
+        expected = report.models["model"].metrics["map_500"].mean
+        heard = predicted.astype(np.float32)
+        assert held_out.mean_average_precision(heard) == pytest.approx(expected, abs=1e-12)
+        assert held_out.precision_of_scores(scores) == pytest.approx(expected, abs=1e-12)
