@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+from serving.caches import tell_caches_of_the_process
 from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.memory import Memory, config_from_registry
@@ -18,6 +19,7 @@ class Parts(AbstractContextManager["Parts"]):
     """What answers: the network, the memory, or both."""
 
     def __init__(self, config: ServerConfig) -> None:
+        tell_caches_of_the_process()
         self._executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
         self.follower: ChampionFollower | None = None
         self.memory: Memory | None = None
