@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from needledrop.errors import ConfigRejected
+from serving import metrics
 from serving.followed import FollowedFile
 from serving.refusals import Refused
 from serving.tokens import TokenKeys, looks_like_token
 
 _FEWEST_CHARACTERS = 16
+_MOST_KEYS = 1000  # each request's key is compared with all of them
 _OPEN_PATHS = re.compile(
     r"/|/metrics|/v2/health/(live|ready)|/v1/models/[^/]+|/v2/models/[^/]+/ready"
 )
@@ -57,6 +59,12 @@ class AccessKeys:
             keys.append(key)
         if not keys:
             raise ConfigRejected(f"api keys: expected one key a line in {path}, found none")
+        if len(keys) > _MOST_KEYS:
+            raise ConfigRejected(
+                f"api keys: expected at most {_MOST_KEYS} keys in {path}, got {len(keys)}; let "
+                "callers show tokens (--jwt-keys)"
+            )
+        metrics.tell_cache("api_keys", len(keys))
         return cls(keys)
 
     def check(self, headers: Mapping[str, str]) -> None:

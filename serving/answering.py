@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+from serving.caches import tell_caches_of_the_process
 from serving.champion import ChampionFollower
 from serving.encoding import Encoding, OwnNetwork, RemotePredictor
 from serving.memory import Memory, config_from_registry
@@ -15,11 +16,13 @@ from serving.server_config import ServerConfig
 
 
 class Parts(AbstractContextManager["Parts"]):
-    """What answers: the network, the memory, or both."""
+    """What answers: the network, here or elsewhere, the memory, or both."""
 
     def __init__(self, config: ServerConfig) -> None:
+        tell_caches_of_the_process()
         self._executor = ThreadPoolExecutor(config.n_threads, thread_name_prefix="predict")
         self.follower: ChampionFollower | None = None
+        self.predictor: RemotePredictor | None = None
         self.memory: Memory | None = None
         self.models: list[ServedModel] = []
         self._scorer: Scorer | None = None
@@ -38,7 +41,10 @@ class Parts(AbstractContextManager["Parts"]):
                 self.models = [predictor]
         else:
             assert config.predictor_url is not None
-            encoding = RemotePredictor(config.predictor_url, config.limits, config.predictor_key)
+            self.predictor = RemotePredictor(
+                config.predictor_url, config.limits, config.predictor_key
+            )
+            encoding = self.predictor
         if config.store is not None:
             config_of = config_from_registry(config.registry) if config.registry else None
             self.memory = Memory(config.store, config_of, config.stale_seconds)

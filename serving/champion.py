@@ -20,6 +20,7 @@ from needledrop.promotion.registry import Registry
 from needledrop.ranking.similar import SimilarSongs
 from serving import metrics
 from serving.batching import NetworkBatcher
+from serving.caches import bundle_copy
 from serving.engine import FASTEST, engine_name, with_engine
 from serving.logs import log_event, log_failure
 from serving.rehearsal import rehearse
@@ -27,8 +28,6 @@ from serving.rehearsal import rehearse
 _LONGEST_PAUSE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 30.0
 _LONGEST_RETRY_SECONDS = 900.0
-#: A version that was the champion's is rolled back to within a day, or hardly ever.
-_COPIES_KEPT_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +112,7 @@ class ChampionFollower:
         if failure and time.monotonic() < failure.again_at:
             return
         try:
-            champion = self._loaded(registry.bundle_path(version), version)
+            champion = self._loaded(bundle_copy(registry, version), version)
         except StoreUnreachable:
             raise
         except Exception:
@@ -140,7 +139,6 @@ class ChampionFollower:
             bundle=bundle.fingerprint,
             engine=engine_name(bundle),
         )
-        registry.forget_copies(_COPIES_KEPT_SECONDS)
 
     def _loaded(self, folder: Path, version: str) -> Champion:
         """Load a version beside the current one, and rehearse it."""

@@ -1,6 +1,7 @@
 """Clips to factors, for the ranking models: by this process's network, or by another server."""
 
 import asyncio
+from logging import WARNING
 from typing import Protocol
 
 import httpx
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from serving import tracing
 from serving.kserve_api import InferInput, InferRequest, InferResponse
 from serving.limits import ServingLimits
-from serving.logs import log_failure
+from serving.logs import log_event, log_failure
 from serving.predictor import FactorPredictor
 from serving.refusals import STATUS_OF_KIND, Refused
 from serving.request_id import HEADER, current_request_id
@@ -18,6 +19,7 @@ from serving.schema import MODEL_NAME, Clip
 
 #: Replicas of a predictor take a new version up one after the other, within a look for it.
 _PAUSES_OF_A_SWAP = (0.1, 0.4, 1.0, 2.0, 2.0)
+_LOOK_SECONDS = 5.0
 NO_ANSWER = (
     "the network that hears clips does not answer; listeners and songs that are known are still "
     "answered; ask again in a moment"
@@ -58,6 +60,9 @@ class OwnNetwork:
 class RemotePredictor:
     """A predictor that listens elsewhere, asked over V2 in bytes.
 
+    Attributes:
+        is_away: whether it didn't answer the last time it was looked for, or had no champion.
+
     Args:
         url: where, such as ``http://needledrop-predictor``.
         limits: the time for an answer.
@@ -65,7 +70,9 @@ class RemotePredictor:
     """
 
     def __init__(self, url: str, limits: ServingLimits, key: str | None = None) -> None:
-        self._url = f"{url.rstrip('/')}/v2/models/{MODEL_NAME}/infer"
+        model_url = f"{url.rstrip('/')}/v2/models/{MODEL_NAME}"
+        self.is_away = False
+        self._url, self._ready_url = f"{model_url}/infer", f"{model_url}/ready"
         self._client = httpx.AsyncClient(timeout=limits.max_request_seconds)
         self._headers = {} if key is None else {"x-api-key": key}
 
@@ -73,6 +80,25 @@ class RemotePredictor:
     def is_ready(self) -> bool:
         """Listeners and songs are answered without it, so it isn't waited for."""
         return True
+
+    async def follow(self, poll_seconds: float) -> None:
+        """Look for ever whether it could answer; the log says when that changes."""
+        while True:
+            was_away, self.is_away = self.is_away, not await self._could_answer()
+            if self.is_away and not was_away:
+                log_event("predictor_away", WARNING)
+            elif was_away and not self.is_away:
+                log_event("predictor_back")
+            await asyncio.sleep(poll_seconds)
+
+    async def _could_answer(self) -> bool:
+        try:
+            answer = await self._client.get(
+                self._ready_url, headers=self._headers, timeout=_LOOK_SECONDS
+            )
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == httpx.codes.OK
 
     async def factors(self, clips: tuple[Clip, ...]) -> tuple[NDArray[np.float32], str]:
         """Ask about each clip at once; where a swap came between them, ask about all again.

@@ -1,15 +1,35 @@
 """KServe's data plane and its repository of models, where ours differ."""
 # ruff: noqa: ARG002  (signatures are KServe's)
 
+import asyncio
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from serving.kserve_api import (
     DataPlane,
+    InferRequest,
     InferResponse,
     ModelRepositoryExtension,
 )
-from serving.model import UnreadBody
+from serving.model import MOST_BUILT_HERE, UnreadBody
 from serving.refusals import Refused
+
+#: Values of an answer that is written in the event loop: ids and scores, some 10 ms of them.
+MOST_VALUES = 2 * MOST_BUILT_HERE
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """An answer over V2 as it goes out.
+
+    Attributes:
+        content: JSON, or bytes where tensors go as bytes.
+        n_json_bytes: how many of the bytes are JSON; None without any tensor in bytes.
+    """
+
+    content: dict[str, Any] | bytes
+    n_json_bytes: int | None
 
 
 class UnreadDataPlane(DataPlane):
@@ -26,15 +46,33 @@ class UnreadDataPlane(DataPlane):
         length = headers.get("inference-header-content-length")
         return UnreadBody(protocol_version.lower(), body, length), {}
 
+    async def infer(
+        self,
+        model_name: str,
+        request: UnreadBody | InferRequest,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[Any, dict[str, str]]:
+        """Have the model answer; a large answer over V2 is written while others are answered."""
+        response, headers_out = await super().infer(model_name, request, headers)
+        is_http = isinstance(request, UnreadBody)
+        if is_http and isinstance(response, InferResponse) and _n_values(response) > MOST_VALUES:
+            return WrittenAnswer(*await asyncio.to_thread(response.to_rest)), headers_out
+        return response, headers_out
+
     def encode(
         self,
         model_name: str,
-        response: dict[str, Any] | InferResponse,
+        response: dict[str, Any] | InferResponse | WrittenAnswer,
         headers: dict[str, str],
         req_attributes: dict[str, Any],
     ) -> tuple[dict[str, Any] | bytes, dict[str, str]]:
         """Write the answer; no header of the request makes it a cloud event."""
-        content, headers_out = super().encode(model_name, response, {}, {})
+        if isinstance(response, WrittenAnswer):
+            content, headers_out = response.content, {}
+            if response.n_json_bytes is not None:
+                headers_out["inference-header-content-length"] = str(response.n_json_bytes)
+        else:
+            content, headers_out = super().encode(model_name, response, {}, {})
         if isinstance(content, bytes):
             # Spelled so: KServe's V2 route takes "content-type" out again and names no type at all.
             headers_out["Content-Type"] = "application/octet-stream"
@@ -55,6 +93,10 @@ class UnreadDataPlane(DataPlane):
         """
         ready = bool(await super().model_ready(model_name, disable_predictor_health_check))
         return ready or disable_predictor_health_check
+
+
+def _n_values(response: InferResponse) -> int:
+    return sum(math.prod(output.shape) for output in response.outputs)
 
 
 class ClosedRepository(ModelRepositoryExtension):

@@ -31,6 +31,7 @@ from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
 from serving import metrics, tracing
+from serving.caches import bundle_copy
 from serving.logs import log_event, log_failure
 from serving.refusals import Refused
 
@@ -161,6 +162,7 @@ class Memory:
         Raises:
             NeedledropError: the store can't be read; what is known stays.
         """
+        self._forget_previous()  # also where the store is away
         try:
             store = self._opened()
         except StoreMissing:
@@ -180,8 +182,6 @@ class Memory:
                     self._take_up(store)
                 else:
                     self._add_what_is_new(store, known, stamp)
-        if self._previous is not None and time.monotonic() - self._replaced_at > _KEPT_SECONDS:
-            self._previous = None
         self._seen_at = time.monotonic()
 
     async def add_song(
@@ -242,6 +242,11 @@ class Memory:
         self.awaits_store = True
         self._seen_at = time.monotonic()  # its place was seen
 
+    def _forget_previous(self) -> None:
+        if self._previous is not None and time.monotonic() - self._replaced_at > _KEPT_SECONDS:
+            self._previous = None
+            self._tell_held()
+
     def _take_up(self, store: FactorStore) -> None:
         started = time.monotonic()
         reading = store.read_collection()
@@ -285,6 +290,12 @@ class Memory:
         metrics.STORE_READS.labels(how).inc()
         metrics.SONGS.set(len(knowledge.recommender.index))
         metrics.LISTENERS.set(len(knowledge.recommender.listeners))
+        self._tell_held()
+
+    def _tell_held(self) -> None:
+        held = [one.recommender for one in (self.current, self._previous) if one is not None]
+        n_bytes = sum(one.index.songs.factors.nbytes + one.listeners.factors.nbytes for one in held)
+        metrics.tell_cache("collections", len(held), n_bytes)
 
     async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -303,7 +314,7 @@ def config_from_registry(registry: str | Path) -> Callable[[str], RecommenderCon
 
     def config_of(version: str) -> RecommenderConfig:
         try:
-            bundle = Registry(registry).bundle_path(version[:VERSION_DIGITS])
+            bundle = bundle_copy(Registry(registry), version[:VERSION_DIGITS])
             wmf = read_json(bundle / "bundle.json")["about"]["wmf"]
             return RecommenderConfig(
                 ConfidenceConfig(**wmf["confidence"]), float(wmf["regularization"])

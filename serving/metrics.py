@@ -20,6 +20,20 @@ from serving.refusals import STATUS_OF_KIND
 
 PROTOCOLS = ("v1", "v2", "grpc")
 NO_MODEL = "none"
+CACHES = (
+    "collections",
+    "bundle_copies",
+    "page_answer",
+    "page_map",
+    "page_names",
+    "page_clips",
+    "api_keys",
+    "jwt_keys",
+    "front_ends",
+    "parameters",
+    "s3_clients",
+)
+SIZED_CACHES = ("collections", "bundle_copies", "page_answer", "page_names")
 STAGES = ("parse", "decode", "frontend", "network", "nearest", "score", "store")
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -109,6 +123,17 @@ BUNDLES_HELD = Gauge(
     "needledrop_bundles_held",
     "Bundles in memory: the one that answers, and old ones until their last request has ended.",
 )
+CACHE_ENTRIES = Gauge(
+    "needledrop_cache_entries",
+    "What is kept between requests, by cache; serving/README.md says how much may be, and how "
+    "long.",
+    ["cache"],
+)
+CACHE_BYTES = Gauge(
+    "needledrop_cache_bytes",
+    "How much of memory or disk it takes, of caches whose entries may be large.",
+    ["cache"],
+)
 DRIFT = Gauge(
     "needledrop_factor_drift",
     "Population stability index of the last predicted songs' factors against songs like the "
@@ -147,6 +172,10 @@ for _kind_of_fallback in ("liked_songs", "popularity"):
     FALLBACKS.labels(_kind_of_fallback)
 for _read in ("whole", "part", "unreachable", "broken"):
     STORE_READS.labels(_read)
+for _cache in CACHES:
+    CACHE_ENTRIES.labels(_cache)
+for _cache in SIZED_CACHES:
+    CACHE_BYTES.labels(_cache)
 for _outcome in ("loaded", "broken", "refused", "unreachable"):
     BUNDLE_LOADS.labels(_outcome)
 
@@ -189,6 +218,19 @@ def tell_bundle(fingerprint: str, encoder: str, n_factors: int, n_songs: int, en
     BUNDLE_INFO.labels(fingerprint, encoder, str(n_factors), str(n_songs)).set(1)
     BUNDLE_LOADED.set(time.time())
     BUNDLE_LOADS.labels("loaded").inc()
+
+
+def tell_cache(name: str, n_entries: int, n_bytes: int | None = None) -> None:
+    """Tell how much a cache holds from now on.
+
+    Args:
+        name: one of :data:`CACHES`.
+        n_entries: whatever its entries are.
+        n_bytes: of one of :data:`SIZED_CACHES`.
+    """
+    CACHE_ENTRIES.labels(name).set(n_entries)
+    if n_bytes is not None:
+        CACHE_BYTES.labels(name).set(n_bytes)
 
 
 def tell_drift(fingerprint: str, window: DriftWindow | None) -> None:

@@ -14,6 +14,10 @@ from serving.limits import ServingLimits
 from serving.logs import log_failure, log_refusal
 from serving.refusals import Refused, refusal_from
 
+#: Entries of an answer that is made in the event loop: some 10 ms. To hand a smaller one to a
+#: thread would cost more than it spares.
+MOST_BUILT_HERE = 4_000
+
 _Result = TypeVar("_Result")
 
 
@@ -113,6 +117,15 @@ class ServedModel(Model):
         """Run something in the executor, where it knows the request that it is done for."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, copy_context().run, act, *arguments)
+
+    async def built(self, n_entries: int, build: Callable[[], _Result]) -> _Result:
+        """Make an answer: a small one at once, a large one while others are answered.
+
+        Args:
+            n_entries: songs, listeners and reasons that it may have.
+            build: makes it.
+        """
+        return build() if n_entries <= MOST_BUILT_HERE else await self.off_the_loop(build)
 
 
 def protocol_of(body: UnreadBody | InferRequest) -> str:

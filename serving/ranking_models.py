@@ -120,10 +120,15 @@ class RecommendModel(RankingModel):
             if one.fallback:
                 metrics.FALLBACKS.labels(one.fallback).inc()
         metrics.LISTENERS_ASKED.inc(len(ranked))
-        _count_sources(ranked, knowledge)
-        if payload.is_v1:
-            return payload.say([recommended(one) for one in ranked], self.common(knowledge))
-        return payload.say(recommended_arrays(ranked), self.common(knowledge))
+        common = self.common(knowledge)
+
+        def build() -> Any:
+            _count_sources(ranked, knowledge)
+            if payload.is_v1:
+                return payload.say([recommended(one) for one in ranked], common)
+            return payload.say(recommended_arrays(ranked), common)
+
+        return await self.built(len(ranked) * listing.k * (1 + listing.n_because), build)
 
 
 class _SongListModel(RankingModel):
@@ -143,15 +148,20 @@ class _SongListModel(RankingModel):
         response_headers: dict[str, str] | None = None,
     ) -> Any:
         """Look up or encode, and rank for each member."""
-        listings = [listing_from(payload, self.limits)] * len(payload.members)
+        listing = listing_from(payload, self.limits)
+        listings = [listing] * len(payload.members)
         songs = await self.songs_of(payload.members)
         ranked = await self.scorer.run(lambda: self.ranked(songs, listings))
         answers = _without_unknown(ranked, payload.members, songs.is_known)
         common = self.common(songs.knowledge)
-        if payload.is_v1:
-            return payload.say([listed(one, self.items, self.item) for one in answers], common)
-        ids_name, _, count_name, *_ = self.form.outputs
-        return payload.say(listed_arrays(answers, ids_name, count_name), common)
+
+        def build() -> Any:
+            if payload.is_v1:
+                return payload.say([listed(one, self.items, self.item) for one in answers], common)
+            ids_name, _, count_name, *_ = self.form.outputs
+            return payload.say(listed_arrays(answers, ids_name, count_name), common)
+
+        return await self.built(len(answers) * listing.k, build)
 
 
 class SimilarModel(_SongListModel):

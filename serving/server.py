@@ -110,6 +110,9 @@ class PredictorServer(ModelServer):
         if self._parts.memory is not None:
             remembering = self._parts.memory.follow(config.poll_seconds)
             companions.append(asyncio.create_task(remembering))
+        if self._parts.predictor is not None:
+            looking = self._parts.predictor.follow(config.poll_seconds)
+            companions.append(asyncio.create_task(looking))
         try:
             await super()._serve()
         finally:
@@ -151,7 +154,7 @@ class PredictorServer(ModelServer):
 
     async def _status(self) -> JSONResponse:
         parts = self._parts
-        return JSONResponse(status_of(parts.models, parts.follower, parts.memory))
+        return JSONResponse(status_of(parts.models, parts.follower, parts.memory, parts.predictor))
 
     def _refuse_alike(self) -> None:
         """Have errors that KServe's routes raise answered as all others: it adds its own handlers

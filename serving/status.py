@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.champion import ChampionFollower
+from serving.encoding import RemotePredictor
 from serving.engine import EAGER, engine_name
 from serving.memory import Memory
 from serving.model import ServedModel
@@ -18,6 +19,8 @@ REASONS = {
     "no_champion": "nothing has been promoted yet, or it can't be loaded: no clip is heard",
     "champion_refused": "the registry's champion is broken or fails its rehearsal: the one before "
     "it answers",
+    "predictor_away": "the predictor at --predictor doesn't answer, or has no champion: no clip is "
+    "heard; listeners and songs by id are answered",
     "nothing_published": "there is no store yet, or it has nothing published: no list is answered",
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
@@ -27,7 +30,10 @@ REASONS = {
 
 
 def status_of(
-    models: Sequence[ServedModel], follower: ChampionFollower | None, memory: Memory | None
+    models: Sequence[ServedModel],
+    follower: ChampionFollower | None,
+    memory: Memory | None,
+    predictor: RemotePredictor | None = None,
 ) -> dict[str, Any]:
     """Return the answer of ``GET /v1/status``.
 
@@ -41,6 +47,7 @@ def status_of(
     amiss = {
         "no_champion": follower is not None and champion is None,
         "champion_refused": follower is not None and champion is not None and follower.is_behind,
+        "predictor_away": predictor is not None and predictor.is_away,
         "nothing_published": memory is not None and known is None,
         "store_away": is_stale,
         "swapping": champion_version is not None

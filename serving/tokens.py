@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from needledrop.errors import ConfigRejected
+from serving import metrics
 from serving.refusals import Refused
 
 MOST_CHARACTERS = 8192
@@ -67,6 +68,7 @@ class TokenKeys:
             raise ConfigRejected(
                 f"jwt keys: {_NO_TOKENS_KEY}, 1 to {_MOST_KEYS} of them, in {path}, got {len(keys)}"
             )
+        metrics.tell_cache("jwt_keys", len(keys))
         return cls(keys, audience, issuer)
 
     def check(self, token: str) -> None:

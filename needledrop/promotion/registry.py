@@ -84,9 +84,13 @@ class Registry:
         """Return the folder of a version's bundle; raises as :meth:`path` does."""
         return self.path(version) / "bundle"
 
-    def forget_copies(self, unused_seconds: float) -> None:
-        """Remove this machine's copies of versions that nobody has asked for so long."""
-        self._versions.forget_copies(unused_seconds)
+    def forget_copies(self, unused_seconds: float, most: int) -> list[Path]:
+        """Remove this machine's copies of versions that nobody has asked for so long, and others.
+
+        Returns:
+            At most so many that stay, those that were asked for last.
+        """
+        return self._versions.forget_copies(unused_seconds, most)
 
     def model_card(self, version: str) -> str:
         """Return a version's model card, in Markdown.

@@ -72,8 +72,9 @@ class FolderPlace:
         """Return the names of the folders in it, without hidden ones."""
         return sorted(path.name for path in self._root.glob("[!.]*") if path.is_dir())
 
-    def forget_copies(self, unused_seconds: float) -> None:
+    def forget_copies(self, unused_seconds: float, most: int) -> list[Path]:  # noqa: ARG002
         """There are none: what is here is the original."""
+        return []
 
     def folder(self, name: str, *, fresh: bool = False) -> Path:  # noqa: ARG002
         """Return the folder itself.

@@ -146,13 +146,21 @@ class ObjectPlace:
                     self._fetch(name, whole, temporary)
         return target
 
-    def forget_copies(self, unused_seconds: float) -> None:
+    def forget_copies(self, unused_seconds: float, most: int) -> list[Path]:
         """Remove copies by when they were last asked for, which their folders' times tell."""
         latest = time.time() - unused_seconds
+        asked_at: dict[Path, float] = {}
         for copy in cache_folder(self.uri).glob("*-*"):
-            is_copy = copy.is_dir() and _ATTEMPT.fullmatch(copy.name.rpartition("-")[2])
-            if is_copy and copy.stat().st_mtime < latest:
-                shutil.rmtree(copy, ignore_errors=True)  # another process may be at it, too
+            with suppress(FileNotFoundError):  # another process may be at it, too
+                if copy.is_dir() and _ATTEMPT.fullmatch(copy.name.rpartition("-")[2]):
+                    asked_at[copy] = copy.stat().st_mtime
+        newest = sorted(asked_at, key=lambda copy: asked_at[copy], reverse=True)
+        kept = [copy for copy in newest[:most] if asked_at[copy] >= latest]
+        for copy in newest[len(kept) :]:
+            shutil.rmtree(copy, ignore_errors=True)
+            # Whoever waits for it just now fetches a copy of the same, and takes this one's place.
+            copy.with_name(f"{copy.name}.lock").unlink(missing_ok=True)
+        return kept
 
     def read_in_folder(self, name: str, file: str) -> bytes | None:
         """Return a file of a folder without fetching the folder."""

@@ -128,10 +128,17 @@ class Place(Protocol):
             ArtifactBroken: there is none, or a file in it isn't what was written.
         """
 
-    def forget_copies(self, unused_seconds: float) -> None:
-        """Remove copies of whole folders on this machine that nobody has asked for so long.
+    def forget_copies(self, unused_seconds: float, most: int) -> list[Path]:
+        """Remove copies of whole folders on this machine that nobody has asked for lately.
 
         Who has one open goes on reading it, and it is fetched again where it is asked for.
+
+        Args:
+            unused_seconds: those that nobody has asked for so long.
+            most: of the others, those asked for last stay, so many.
+
+        Returns:
+            The copies that stay, the one asked for last first.
         """
 
     def read_in_folder(self, name: str, file: str) -> bytes | None:

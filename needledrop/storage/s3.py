@@ -62,6 +62,11 @@ def client() -> Any:
     return _client_of(tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_"))))
 
 
+def n_clients() -> int:
+    """Return how many clients are kept, 8 at most."""
+    return _client_of.cache_info().currsize
+
+
 @functools.lru_cache(maxsize=8)
 def _client_of(_environment: tuple[tuple[str, str], ...]) -> Any:
     """A client learns its credentials when it is made, and so is kept for one environment only.

@@ -14,8 +14,12 @@ import pyarrow.compute as pc
 from feature_repo.memory import Stamp
 from needledrop.errors import NeedledropError
 from needledrop.ranking.scores import Indices
+from serving.caches import Kept
 from serving.logs import log_failure
 from serving.memory import Knowledge, Memory
+
+#: From when the page last asked; so long it shows titles while the store is away, too.
+KEPT_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class NameReader:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._names: SongNames | None = None
+        self._names = Kept[SongNames]("page_names", KEPT_SECONDS, _size_of)
         self._reading = asyncio.Lock()
 
     async def names_of(self, knowledge: Knowledge) -> SongNames:
@@ -58,10 +62,10 @@ class NameReader:
         Where the store can't be read, songs are shown by their ids, which is said in the log only.
         """
         async with self._reading:
-            stamp, known = knowledge.stamp, self._names
+            stamp, known = knowledge.stamp, self._names.current
             if known is not None and known.stamp.is_same_release(stamp):
                 if known.stamp.extended_at == stamp.extended_at:
-                    return known
+                    return self._names.keep(known)
                 since = known.stamp.extended_at or known.stamp.released_at
             else:
                 known, since = None, None
@@ -71,9 +75,12 @@ class NameReader:
                 )
             except NeedledropError as error:
                 log_failure("names_unread", error)
-                return known or _named(knowledge, None, None)
-            self._names = await asyncio.to_thread(_named, knowledge, facts, known)
-            return self._names
+                return self._names.keep(known) if known else _named(knowledge, None, None)
+            return self._names.keep(await asyncio.to_thread(_named, knowledge, facts, known))
+
+
+def _size_of(names: SongNames) -> tuple[int, int]:
+    return len(names.titles), names.titles.nbytes + names.artists.nbytes
 
 
 def _named(knowledge: Knowledge, facts: pa.Table | None, known: SongNames | None) -> SongNames:

@@ -9,7 +9,6 @@ GET  /v1/clips/ID  a song's audio, whole or by range
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,16 +19,19 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from feature_repo.memory import Stamp
 from needledrop.ranking.scores import Indices
 from needledrop.ranking.song_index import Filters, SongIndex
 from needledrop.ranking.song_map import SongMap
+from serving import metrics
+from serving.caches import Kept
 from serving.champion import ChampionFollower
 from serving.http_door import count_refusal
 from serving.limits import ServingLimits
 from serving.memory import Knowledge, Memory
 from serving.page.assembled import assembled_page
 from serving.page.clips import LocalClips
-from serving.page.names import NameReader
+from serving.page.names import KEPT_SECONDS, NameReader
 from serving.refusals import Refused
 from serving.schema import checked_object, floats_from_lists, parsed_json
 
@@ -70,9 +72,13 @@ class PageRoutes:
         self._sources = sources
         self._page = assembled_page()
         self._names = NameReader(sources.memory) if sources.memory else None
-        self._map: tuple[tuple[str | None, str | None], SongMap] | None = None
+        self._map = Kept[tuple[Stamp, SongMap]]("page_map", KEPT_SECONDS, lambda _: (1, None))
         self._making_map = asyncio.Lock()
-        self._answer: tuple[Knowledge, float, Response] | None = None
+        # With the stamp, not the collection, which would stay in memory as long as the answer.
+        self._answer = Kept[tuple[Stamp, Response]](
+            "page_answer", _MAP_SECONDS, lambda kept: (1, len(kept[1].body))
+        )
+        metrics.tell_cache("page_clips", len(sources.clips))
 
     def add_to(self, app: Any) -> None:
         """Put the routes before those of KServe, one of which answers ``/`` too."""
@@ -122,10 +128,9 @@ class PageRoutes:
         It is the same for everybody, so an answer that is seconds old is given again.
         """
         knowledge, song_map = await self._mapped()
-        if self._answer is not None:
-            of, at, answer = self._answer
-            if of is knowledge and time.monotonic() - at < _MAP_SECONDS:
-                return answer
+        known = self._answer.current
+        if known is not None and known[0] == knowledge.stamp:
+            return known[1]
         index = knowledge.recommender.index
 
         def shown() -> tuple[Indices, Any]:
@@ -148,8 +153,7 @@ class PageRoutes:
                 "has_clip": [song_id in self._sources.clips.path_of for song_id in ids],
             }
         )
-        self._answer = knowledge, time.monotonic(), answer
-        return answer
+        return self._answer.keep((knowledge.stamp, answer))[1]
 
     async def place(self, request: Request) -> Response:
         """Return where a clip of these factors lies on the map of its bundle."""
@@ -217,11 +221,12 @@ class PageRoutes:
         knowledge = memory.current
         if knowledge is None or not len(knowledge.recommender.index):
             raise Refused("no_champion", "nothing has been published yet; run the pipeline first")
-        release = (knowledge.stamp.version, knowledge.stamp.released_at)
         async with self._making_map:
-            if self._map is None or self._map[0] != release:
-                self._map = release, await asyncio.to_thread(SongMap, knowledge.recommender.index)
-            return knowledge, self._map[1]
+            known = self._map.current
+            if known is None or not known[0].is_same_release(knowledge.stamp):
+                made = await asyncio.to_thread(SongMap, knowledge.recommender.index)
+                known = knowledge.stamp, made
+            return knowledge, self._map.keep(known)[1]
 
     async def _titles(self, knowledge: Knowledge, rows: Indices) -> tuple[list[str], list[str]]:
         assert self._names is not None

@@ -34,6 +34,18 @@ def test_the_manual_names_every_metric_and_stage_and_no_other() -> None:
     assert tuple(stages[1].strip().split(", ")) == metrics.STAGES
 
 
+def test_the_manual_has_a_row_for_every_cache_and_a_metric_in_each() -> None:
+    manual = (Path(__file__).parents[2] / "serving" / "README.md").read_text(encoding="utf-8")
+    _, _, after = manual.partition("## What is kept\n")
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", after.partition("\n## ")[0], flags=re.MULTILINE)
+    told = {name: cells.split("|")[-1] for name, cells in rows}
+    assert set(told) == {*metrics.CACHES, "bundles", "drift"}
+    entries = {name for name, metric in told.items() if metric.strip().startswith("entries")}
+    assert entries == set(metrics.CACHES)
+    assert {name for name in entries if "bytes" in told[name]} == set(metrics.SIZED_CACHES)
+    assert all(all(cell.strip() for cell in cells.split("|")) for _, cells in rows)
+
+
 def test_requests_errors_and_stages_are_counted(server: Server, wav: bytes) -> None:
     def figures() -> dict[str, float]:
         stages = ("parse", "decode", "frontend", "nearest")
@@ -143,11 +155,13 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_factor_drift_songs",
         "needledrop_songs_recommended",
         "needledrop_batch_clips",
+        "needledrop_cache_entries",
+        "needledrop_cache_bytes",
     }
     labels = {label for family in ours for sample in family.samples for label in sample.labels}
     assert labels == {
         "model", "protocol", "kind", "stage", "source", "outcome", "le",
-        "bundle", "encoder", "engine", "n_factors", "n_songs",
+        "bundle", "encoder", "engine", "n_factors", "n_songs", "cache",
     }  # fmt: skip
     for song_id in bundle.catalogue.song_ids:
         assert song_id not in text

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from needledrop.errors import ArtifactBroken, ConfigRejected, StoreUnreachable
+from needledrop.errors import ArtifactBroken, BundleRefused, ConfigRejected, StoreUnreachable
 from needledrop.promotion.registry import Registry
+from serving import metrics
 from serving.__main__ import main
+from serving.caches import MOST_COPIES
 from serving.champion import ChampionFollower
+from serving.memory import config_from_registry
 from tests.object_store import slow_down
 from tests.serving.world import make_bundle, register
+
+
+def refuse(*_: object) -> None:
+    raise BundleRefused("as if its rehearsal had failed")
 
 
 @pytest.fixture
@@ -74,6 +81,29 @@ def test_copies_of_champions_long_gone_are_removed(registry_uri, executor, tmp_p
     registry.rollback()
     follower.refresh()
     assert follower.current.version == first  # fetched again
+
+
+def test_copies_are_few_however_many_champions_come_in_a_day(registry_uri, executor, tmp_path):
+    registry = Registry(registry_uri)
+    for seed in range(3, 5 + MOST_COPIES):
+        work = tmp_path / f"bundle{seed}"
+        champion = register(registry, work, make_bundle(work, seed), tmp_path)
+        follower = ChampionFollower(registry_uri, executor)
+        if seed % 2:  # one that turns out to be broken leaves a copy, too
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("serving.champion.rehearse", refuse)
+                with pytest.raises(BundleRefused):
+                    follower.refresh()
+        else:
+            config_from_registry(registry_uri)(champion)
+    folders = [path for path in (tmp_path / "predictor").glob("*/*-*[0-9a-f]") if path.is_dir()]
+    assert len(folders) == MOST_COPIES
+    assert any(path.name.startswith(champion) for path in folders)
+    locks = {path.name for path in (tmp_path / "predictor").glob("*/*.lock")}
+    assert locks == {f"{path.name}.lock" for path in folders}
+    n_bytes = sum(path.stat().st_size for one in folders for path in one.rglob("*"))
+    told = metrics.CACHE_ENTRIES, metrics.CACHE_BYTES
+    assert [one.labels("bundle_copies")._value.get() for one in told] == [MOST_COPIES, n_bytes]
 
 
 def test_a_pinned_version_is_served_whatever_the_champion_is(registry_uri, executor):

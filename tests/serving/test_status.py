@@ -2,11 +2,14 @@
 
 import base64
 import resource
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from resource import RLIMIT_FSIZE
+from threading import Thread
 
 from feature_repo.store import FactorStore
 from tests.serving.ranking_world import RankingWorld
-from tests.serving.world import wait_for, wav_bytes, waveform
+from tests.serving.world import Server, free_port, wait_for, wav_bytes, waveform
 
 RECOMMEND = "/v1/models/recommend:predict"
 ASKED = {"instances": [{"user_id": "user03"}], "parameters": {"k": 40}}
@@ -85,3 +88,54 @@ def test_a_full_disk_refuses_a_new_song_and_keeps_nothing_of_it(ranking: Ranking
     assert added["added"] is True
     known = server.post("/v1/models/similar:predict", {"instances": [{"song_id": "SOlate"}]})
     assert known.json["predictions"][0]["fallback"] is None
+
+
+def test_a_predictor_that_is_away_is_told_and_one_that_comes_is_seen(
+    ranking: RankingWorld, tmp_path: Path
+) -> None:
+    port = free_port()
+    transformer = Server(
+        None, tmp_path, "--store", str(ranking.store), "--predictor", f"http://127.0.0.1:{port}"
+    )
+    door = ThreadingHTTPServer(("127.0.0.1", port), _Predictor, bind_and_activate=False)
+    try:
+        transformer.wait_until_it_listens()
+
+        def degraded() -> list[str]:
+            return transformer.get("/v1/status").json["degraded"]
+
+        wait_for(lambda: degraded() == ["predictor_away"], transformer.process)
+        assert transformer.get("/v1/status").json["ready"] is True
+        assert transformer.get("/v2/health/ready").status == 200
+        song = {"instances": [{"song_id": str(ranking.bundle.catalogue.song_ids[0])}]}
+        assert transformer.post(RECOMMEND, ASKED).status == 200
+        assert transformer.post("/v1/models/similar:predict", song).status == 200
+
+        door.server_bind()
+        door.server_activate()
+        Thread(target=door.serve_forever, daemon=True).start()
+        wait_for(lambda: degraded() == [], transformer.process)
+        _Predictor.status = 503  # there, but with no champion
+        wait_for(lambda: degraded() == ["predictor_away"], transformer.process)
+        _Predictor.status = 200
+        wait_for(lambda: degraded() == [], transformer.process)
+        told = [one["event"] for one in transformer.events() if "predictor" in one["event"]]
+        assert told == ["predictor_away", "predictor_back"] * 2
+    finally:
+        door.server_close()
+        transformer.process.kill()
+        transformer.process.wait()
+
+
+class _Predictor(BaseHTTPRequestHandler):
+    """A predictor's readiness, as far as a transformer asks for it."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        is_asked = self.path == "/v2/models/latent-factors/ready"
+        self.send_response(self.status if is_asked else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
