@@ -1,6 +1,8 @@
 """The Redis of a running server goes away, and comes back: answers go on, and it recovers alone."""
 
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,4 +125,21 @@ def test_answers_go_on_while_redis_is_away_and_songs_are_added_when_it_is_back(
     found = send(server, "similar", {"audio": audio()}, k=1).json["predictions"][0]
     assert [song["song_id"] for song in found["songs"]] == ["SOnew"]
     assert PASSWORD not in server.log.read_text()
+    assert server.stop() == 0
+
+
+def test_a_redis_that_hangs_holds_nobody_up(server: Server, redis: Redis) -> None:
+    """It takes connections and answers nothing, so every look at it lasts until it times out."""
+    before = asked(server)
+    assert redis.process is not None
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        check_that_it_is_away_and_answers(server, before)
+        assert time.monotonic() - began < 25  # of the 30 s after which a request is too slow
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: server.get("/v1/status").json["degraded"] == [], server.process)
+    assert ask(server, "similar", {"song_id": "SOnew"})["fallback"] == "unknown_song"
+    assert ask(server, "new-songs", NEW_SONG)["added"] is True
     assert server.stop() == 0
