@@ -9,7 +9,7 @@ import asyncio
 import ctypes
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -40,6 +40,9 @@ _KEPT_SECONDS = 60.0
 _Result = TypeVar("_Result")
 
 _SWAP_SECONDS = 5.0
+#: How long a new song waits for the store's thread, which a store that hangs keeps busy.
+_TURN_SECONDS = 15.0
+_TURN_SECONDS_WHILE_AWAY = 1.0
 
 SWAPPING = (
     "a new version is being taken up, and the songs' factors in the store are of another; ask "
@@ -137,8 +140,10 @@ class Memory:
             except Refused:
                 if time.monotonic() > deadline:
                     raise
-            with suppress(NeedledropError):  # what is wrong is told by the one that follows
-                await self._in_store_thread(self.refresh)
+            # What is wrong is told by the one that follows; a store that hangs holds nobody up.
+            with suppress(NeedledropError, TimeoutError):
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                    await self._in_store_thread(self.refresh)
             await asyncio.sleep(0.05)
 
     async def follow(self, poll_seconds: float) -> None:
@@ -193,7 +198,21 @@ class Memory:
             Refused: another version is published by now.
             NeedledropError: the store can't be written; the song isn't there.
         """
-        return await self._in_store_thread(self._add_song, song_id, factors, version, facts)
+        adding = self._submitted(self._add_song, song_id, factors, version, facts)
+        answer = asyncio.wrap_future(adding)
+        patience = _TURN_SECONDS_WHILE_AWAY if self.is_stale else _TURN_SECONDS
+        try:
+            await asyncio.wait((answer,), timeout=patience)
+        except asyncio.CancelledError:  # nobody waits any more
+            adding.cancel()
+            raise
+        # What has begun is waited for: it may be stored. What hasn't is given up as a whole.
+        if not answer.done() and adding.cancel():
+            raise StoreUnreachable(
+                f"expected the store {self._location} to be asked within {patience:g} s, but a "
+                "look at it has not ended; see whether its engines are up"
+            )
+        return await answer
 
     async def ask_store(self, act: Callable[[FactorStore], _Result]) -> _Result:
         """Run something on the store, in the thread that is its own.
@@ -298,8 +317,10 @@ class Memory:
         metrics.tell_cache("collections", len(held), n_bytes)
 
     async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, copy_context().run, act, *arguments)
+        return await asyncio.wrap_future(self._submitted(act, *arguments))
+
+    def _submitted(self, act: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._thread.submit(copy_context().run, act, *arguments)
 
 
 def _return_freed_memory() -> None:

@@ -65,15 +65,25 @@ class Engine:
             self.process.wait(timeout=30)
             self.process = None
 
+    def kill(self) -> None:
+        """End it as a lost machine ends: it says goodbye to nobody."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(timeout=30)
+            self.process = None
+
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Redis(Engine):
-    def __init__(self) -> None:
+    """Without a disk, unless it ``keeps`` every write there, and has it again after a start."""
+
+    def __init__(self, *, keeps: bool = False) -> None:
         self._program = program("redis-server", "redis-server")
         super().__init__("redis")
+        self._disk = ("--appendonly", "yes", "--appendfsync", "always") if keeps else ()
 
     @property
     def address(self) -> str:
@@ -83,6 +93,7 @@ class Redis(Engine):
         return [
             *(self._program, "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--requirepass", PASSWORD, "--save", "", "--dir", str(self.folder)),
+            *self._disk,
         ]
 
     def answers(self) -> bool:
