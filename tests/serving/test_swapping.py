@@ -16,7 +16,15 @@ from needledrop.encoders.bundle import Bundle
 from needledrop.promotion.registry import Registry
 from tests.serving.test_access import call
 from tests.serving.test_rehearsal import spoiled
-from tests.serving.world import PREDICT, Server, make_bundle, register, wait_for
+from tests.serving.world import (
+    PREDICT,
+    Server,
+    make_bundle,
+    register,
+    wait_for,
+    wav_bytes,
+    waveform,
+)
 
 N_CLIENTS = 8
 N_SWAPS = 6
@@ -155,10 +163,14 @@ def test_sigterm_under_load_loses_no_accepted_request(swapping: Server, wav: byt
 
 @pytest.mark.long
 def test_sigterm_under_load_ends_the_calls_of_grpc_too(
-    folder: Path, bundles: list[Bundle], wav: bytes
+    tmp_path: Path, folder: Path, bundles: list[Bundle]
 ) -> None:
-    server = Server(folder / "registry", folder)
+    # A registry of its own: in the other one the champion is a bundle that is refused.
+    register(Registry(tmp_path / "registry"), folder / "bundle0", bundles[0], tmp_path)
+    server = Server(tmp_path / "registry", tmp_path)
     server.wait_until_it_listens()
+    # Seconds of work, so that all calls are seen in flight together.
+    wav = wav_bytes(waveform(20.0))
     raw = (len(wav).to_bytes(4, "little") + wav) * 8
     entry = {"name": "audio", "datatype": "BYTES", "shape": [8]}
     message = messages.ModelInferRequest(
