@@ -1,20 +1,29 @@
-"""Exact maximum inner product search over every song, most of it in eight bits.
+"""Exact maximum inner product search over every song, roughly first.
 
 Shapes: I songs, k factors, B queries, n columns of one query.
 
-Songs' factors are kept a second time as whole numbers from -127 to 127 (one scale a song), and so
-are the queries: their products are four times as many a second as float32's, and read a quarter of
-the memory. With x = t q_x + d_x and y = s q_y + d_y, |d_x| <= t / 2 and |d_y| <= s / 2 elementwise,
+On processors that multiply whole numbers of eight bits (VNNI), songs' factors are kept a second
+time as such from -127 to 127 (one scale a song), and so are the queries: their products are four
+times as many a second as float32's, and read a quarter of the memory. With x = t q_x + d_x and
+y = s q_y + d_y, |d_x| <= t / 2 and |d_y| <= s / 2 elementwise,
 
     |x . y - t s (q_x . q_y)|  <=  (s |x|_1 + t |y|_1) / 2 + k s t / 4
 
-so that a query's best n are among the songs whose estimate is within twice that bound of the n-th
-best estimate. Those few are scored again from the factors themselves, in float64, which rounds
-equal songs to equal scores in whatever company they are asked for.
+Other processors take several times as long for that as for float32's product, whose sums are off by
+at most k u |x|_2 |y|_2 in any order, with the unit roundoff u = 2^-24 (Higham, Accuracy and
+Stability of Numerical Algorithms, section 3.1). Which way it is, is measured.
+
+A query's best n are among the songs whose estimate is within twice its bound of the n-th best
+estimate. Those few are scored again from the factors themselves, in float64, which rounds equal
+songs to equal scores in whatever company they are asked for.
 """
 
+import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +34,7 @@ from needledrop.ranking.scores import Floats, Indices, within_reach
 
 _MOST = 127
 _ROUNDING = 1e-5
+_UNIT_ROUNDOFF = 2.0**-24
 _AT_ONCE = 8_192  # products stay in a core's cache until they are scaled
 
 
@@ -79,17 +89,93 @@ def exact_scores(values: Floats) -> RoughScores:
     return RoughScores(values, np.zeros(len(values)), lambda row, columns: values[row, columns])
 
 
+class _Products(Protocol):
+    """Rough inner products with every song."""
+
+    def products(self, queries: Floats) -> tuple[Floats, NDArray[np.float64]]:
+        """Return products (B, I) of queries (B, k), and what a row's may be off by (B,)."""
+
+    def with_rows(self, factors: Floats) -> "_Products":
+        """Return those of the factors (I + n, k) that have more rows, too."""
+
+
 class InnerProductSearch:
     """Rough inner products with every song, and the exact ones of a few.
 
     Args:
         factors: (I, k) float32, finite. Kept, not copied.
+        in_eight_bits: how the rough ones are computed; None takes what is faster here.
 
     Attributes:
         recall: 1, as the search is exact.
     """
 
     recall = 1.0
+
+    def __init__(self, factors: Floats, *, in_eight_bits: bool | None = None) -> None:
+        if in_eight_bits is None:
+            in_eight_bits = eight_bits_are_faster()
+        self._factors = factors
+        self._rough: _Products = (
+            _EightBitProducts(factors) if in_eight_bits else _SingleProducts(factors)
+        )
+
+    def with_rows(self, factors: Floats) -> "InnerProductSearch":
+        """Return a search that has the rows which these factors (I + n, k) have more, too."""
+        grown = copy.copy(self)
+        grown._factors, grown._rough = factors, self._rough.with_rows(factors)
+        return grown
+
+    def scores(self, queries: Floats) -> RoughScores:
+        """Return rough scores (B, I) of queries (B, k) float32."""
+        values, errors = self._rough.products(queries)
+
+        def exactly(row: int, columns: Indices) -> Floats:
+            return exact_products(self._factors[columns], queries[row])
+
+        return RoughScores(values, errors, exactly)
+
+
+@lru_cache(maxsize=1)
+def eight_bits_are_faster() -> bool:
+    """Tell whether this processor multiplies eight bits faster than float32: measured, once."""
+    factors = np.random.default_rng(0).standard_normal((_AT_ONCE, 52), dtype=np.float32)
+
+    def seconds(products: _Products) -> float:
+        started = time.perf_counter()
+        products.products(factors[:16])
+        return time.perf_counter() - started
+
+    both = _EightBitProducts(factors), _SingleProducts(factors)
+    eight, single = (min(seconds(products) for _ in range(5)) for products in both)
+    return eight < single
+
+
+class _SingleProducts:
+    """Products of float32."""
+
+    def __init__(self, factors: Floats) -> None:
+        self._factors = factors
+        self._longest = _longest(factors)
+
+    def with_rows(self, factors: Floats) -> "_SingleProducts":
+        grown = copy.copy(self)
+        grown._factors = factors
+        grown._longest = max(self._longest, _longest(factors[len(self._factors) :]))
+        return grown
+
+    def products(self, queries: Floats) -> tuple[Floats, NDArray[np.float64]]:
+        values = np.empty((len(queries), len(self._factors)), dtype=np.float32)
+        rough, asked = torch.from_numpy(values), torch.from_numpy(np.ascontiguousarray(queries))
+        for start in range(0, len(values.T), _AT_ONCE):
+            block = slice(start, start + _AT_ONCE)
+            torch.mm(asked, torch.from_numpy(self._factors[block]).T, out=rough[:, block])
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+        return values, queries.shape[1] * _UNIT_ROUNDOFF * lengths * self._longest
+
+
+class _EightBitProducts:
+    """Products of whole numbers of eight bits, in units of the query's scale."""
 
     def __init__(self, factors: Floats) -> None:
         n_songs, n_factors = factors.shape
@@ -100,31 +186,20 @@ class InnerProductSearch:
             codes[block], scales[block] = _in_eight_bits(factors[block])
             norms[block] = _norms(factors[block])
         self._grown_codes = GrowingRows(codes)
-        self._set(factors, codes, scales, norms.max(initial=0.0))
+        self._codes, self._scales = codes, scales
+        self._largest_norm = float(norms.max(initial=0.0))
 
-    def _set(
-        self, factors: Floats, codes: NDArray[np.int8], scales: Floats, largest_norm: float
-    ) -> None:
-        self._factors, self._codes, self._scales = factors, codes, scales
-        self._largest_scale = float(scales.max(initial=0.0))
-        self._largest_norm = largest_norm
-
-    def with_rows(self, factors: Floats) -> "InnerProductSearch":
-        """Return a search that has the rows which these factors (I + n, k) have more, too."""
-        n_here = len(self._factors)
+    def with_rows(self, factors: Floats) -> "_EightBitProducts":
+        n_here = len(self._codes)
         codes, scales = _in_eight_bits(factors[n_here:])
-        grown = object.__new__(InnerProductSearch)
-        grown._grown_codes = self._grown_codes
-        grown._set(
-            factors,
-            self._grown_codes.appended(codes, n_here),
-            np.concatenate([self._scales, scales]),
-            max(self._largest_norm, _norms(factors[n_here:]).max(initial=0.0)),
-        )
+        grown = copy.copy(self)
+        grown._codes = self._grown_codes.appended(codes, n_here)
+        grown._scales = np.concatenate([self._scales, scales])
+        added = float(_norms(factors[n_here:]).max(initial=0.0))
+        grown._largest_norm = max(self._largest_norm, added)
         return grown
 
-    def scores(self, queries: Floats) -> RoughScores:
-        """Return rough scores (B, I) of queries (B, k) float32."""
+    def products(self, queries: Floats) -> tuple[Floats, NDArray[np.float64]]:
         codes, scales = _in_eight_bits(queries)
         values = np.empty((len(queries), len(self._codes)), dtype=np.float32)
         rough = torch.from_numpy(values)
@@ -134,16 +209,11 @@ class InnerProductSearch:
                 torch.from_numpy(codes), torch.from_numpy(self._codes[block]).T
             )
             torch.mul(products, torch.from_numpy(self._scales[block]), out=rough[:, block])
-        norms = _norms(queries)
-        bound = (self._largest_scale * norms + scales * self._largest_norm) / 2
-        bound += queries.shape[1] * self._largest_scale * scales / 4
+        norms, largest_scale = _norms(queries), float(self._scales.max(initial=0.0))
+        bound = (largest_scale * norms + scales * self._largest_norm) / 2
+        bound += queries.shape[1] * largest_scale * scales / 4
         bound += _ROUNDING * norms * self._largest_norm
-        units = np.where(scales > 0, scales, 1.0)
-
-        def exactly(row: int, columns: Indices) -> Floats:
-            return exact_products(self._factors[columns], queries[row])
-
-        return RoughScores(values, bound / units, exactly)
+        return values, bound / np.where(scales > 0, scales, 1.0)
 
 
 def exact_products(factors: Floats, query: Floats) -> Floats:
@@ -176,3 +246,9 @@ def _norms(rows: Floats) -> NDArray[np.float64]:
     """Return |y|_1 of each row (n, k), (n,)."""
     norms: NDArray[np.float64] = np.abs(rows).sum(axis=1, dtype=np.float64)
     return norms
+
+
+def _longest(rows: Floats) -> float:
+    """Return the largest |y|_2 of rows (n, k); 0 of none."""
+    squares = np.einsum("nk,nk->n", rows, rows, dtype=np.float64)
+    return float(np.sqrt(squares.max(initial=0.0)))

@@ -36,9 +36,15 @@ def factors_of(generator, n_songs, n_factors, kind):
     return factors
 
 
+@pytest.fixture(params=[True, False], ids=["in eight bits", "in float32"])
+def in_eight_bits(request) -> bool:
+    return request.param
+
+
 KINDS = ["plain", "ties", "norms of many sizes", "one giant", "zeros", "tiny"]
 
 
+@pytest.mark.parametrize("in_eight_bits", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(
@@ -48,11 +54,13 @@ KINDS = ["plain", "ties", "norms of many sizes", "one giant", "zeros", "tiny"]
     n_queries=st.integers(1, 5),
     n_best=st.integers(1, 60),
 )
-def test_the_best_are_those_of_a_loop_over_all(kind, seed, n_songs, n_factors, n_queries, n_best):
+def test_the_best_are_those_of_a_loop_over_all(
+    kind, in_eight_bits, seed, n_songs, n_factors, n_queries, n_best
+):
     generator = np.random.default_rng(seed)
     factors = factors_of(generator, n_songs, n_factors, kind)
     queries = generator.standard_normal((n_queries, n_factors)).astype(np.float32)
-    scores = InnerProductSearch(factors).scores(queries)
+    scores = InnerProductSearch(factors, in_eight_bits=in_eight_bits).scores(queries)
     hidden = set(generator.integers(0, n_songs, n_songs // 3).tolist())
     scores.values[:, list(hidden)] = -np.inf
 
@@ -67,26 +75,37 @@ def test_the_best_are_those_of_a_loop_over_all(kind, seed, n_songs, n_factors, n
             assert columns.tolist() == expected
 
 
-def test_the_error_that_is_said_is_never_exceeded_and_not_idle():
+def test_the_error_that_is_said_is_never_exceeded_and_not_idle(in_eight_bits):
     generator = np.random.default_rng(3)
     factors = factors_of(generator, 5_000, 50, "norms of many sizes")
     queries = generator.standard_normal((20, 50)).astype(np.float32)
-    scores = InnerProductSearch(factors).scores(queries)
+    scores = InnerProductSearch(factors, in_eight_bits=in_eight_bits).scores(queries)
 
     true = queries.astype(np.float64) @ factors.T.astype(np.float64)
-    units = np.abs(queries).max(axis=1, keepdims=True) / 127
-    off_by = np.abs(scores.values * units - true)
+    units = np.abs(queries).max(axis=1, keepdims=True) / 127 if in_eight_bits else 1.0
+    off_by, errors = np.abs(scores.values * units - true), scores.errors[:, np.newaxis] * units
 
-    assert (off_by.max(axis=1) <= scores.errors * units[:, 0]).all()
-    assert (
-        off_by.max() > 0.05 * (scores.errors * units[:, 0]).max()
-    )  # a bound of infinity would pass the first
+    assert (off_by <= errors).all()
+    # A bound of infinity would pass the first.
+    assert off_by.max() > (0.05 if in_eight_bits else 0.005) * errors.max()
 
 
-def test_few_songs_are_scored_twice():
+def test_the_faster_way_is_taken_where_none_is_named(monkeypatch):
+    factors = factors_of(np.random.default_rng(6), 300, 8, "plain")
+    for eight_bits in (True, False):
+        monkeypatch.setattr(
+            "needledrop.ranking.inner_products.eight_bits_are_faster", lambda it=eight_bits: it
+        )
+        taken = InnerProductSearch(factors).scores(factors[:3])
+        named = InnerProductSearch(factors, in_eight_bits=eight_bits).scores(factors[:3])
+        np.testing.assert_array_equal(taken.values, named.values)
+        np.testing.assert_array_equal(taken.errors, named.errors)
+
+
+def test_few_songs_are_scored_twice(in_eight_bits):
     generator = np.random.default_rng(4)
     factors = factors_of(generator, 20_000, 50, "plain")
-    scores = InnerProductSearch(factors).scores(factors[:8])
+    scores = InnerProductSearch(factors, in_eight_bits=in_eight_bits).scores(factors[:8])
     asked = []
     exactly = scores.exactly
     object.__setattr__(
@@ -98,17 +117,18 @@ def test_few_songs_are_scored_twice():
     assert max(asked) < 500
 
 
-def test_added_songs_are_found_and_older_searches_do_not_see_them():
+def test_added_songs_are_found_and_older_searches_do_not_see_them(in_eight_bits):
     generator = np.random.default_rng(5)
     factors = factors_of(generator, 700, 16, "plain")
-    small = InnerProductSearch(factors[:600].copy())
+    small = InnerProductSearch(factors[:600].copy(), in_eight_bits=in_eight_bits)
     grown = small.with_rows(factors)
     query = factors[650:651]
 
     assert grown.scores(query).best(0, 10)[0].tolist() == by_brute_force(query, factors, 10)[0][0]
     assert small.scores(query).values.shape == (1, 600)
-    with pytest.raises(FactorsRejected, match="newest"):
-        small.with_rows(factors)
+    if in_eight_bits:  # whose codes are written behind the older search's
+        with pytest.raises(FactorsRejected, match="newest"):
+            small.with_rows(factors)
 
 
 def test_nothing_is_found_where_all_is_hidden_or_nothing_is_asked_for():
