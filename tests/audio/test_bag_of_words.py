@@ -72,6 +72,7 @@ class ManySongs:
         return generator.normal(generator.normal(size=13), 1, (9, 13)).astype(np.float16)
 
 
+@pytest.mark.long
 def test_memory_is_flat_in_the_number_of_songs():
     """Of more songs than words, sums are kept and no histogram is; bags are made as they come."""
     n_words, store = 200, ManySongs()

@@ -87,6 +87,7 @@ def test_a_value_out_of_range_is_refused_by_its_name(values):
     [("track_id,tag\n", "got none in"), ("a,b\n1,2\n", "expected the columns tag")],
     ids=["no rows", "other columns"],
 )
+@pytest.mark.long
 def test_broken_tags_are_told_before_anything_is_learned(content, words, catalogue, tmp_path):
     (tmp_path / "tags.csv").write_text(content)
     options = ("--data", catalogue, "--out", tmp_path / "out")
@@ -112,6 +113,7 @@ def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
             assert model["map_500"]["mean"] > 0
 
 
+@pytest.mark.long
 def test_too_few_artists_are_told_before_anything_is_learned(catalogue, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
