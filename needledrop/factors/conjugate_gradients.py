@@ -22,9 +22,9 @@ def improve_rows(
 ) -> torch.Tensor:
     """Improve the rows of a batch, (B, k) in place; return what they take off the objective.
 
-    It is b^T x + r^T x summed over the rows, with the residual r = b - A x: the value of
-    2 b^T x - x^T A x. Since b^T x is the sum of c times the scores Y'_u x, which every step moves
-    by what it has at hand, the objective takes no product of its own.
+    That is the value of 2 b^T x - x^T A x, summed over the rows. Since b^T x is the sum of c times
+    the scores Y'_u x, which every step moves by what it has at hand, the objective takes no product
+    of its own, and neither does the length of a step: the last step goes over Y' once, not twice.
 
     Args:
         confidence: (B, n) c; 0 where a row is shorter.
@@ -44,18 +44,21 @@ def improve_rows(
     enough = _dot(right, right) * _RESIDUAL_AT_THE_END**2
     for step in range(n_steps):
         moved_scores = _scores(played, direction)
-        moved = torch.baddbmm(direction, extra * moved_scores, played, beta=own)
-        length = squared / _dot(direction, moved).add_(_TINY)
+        weighted = extra * moved_scores
+        curvature = _dot(direction, direction).mul_(own).add_(_dot(weighted, moved_scores))
+        length = squared / curvature.add_(_TINY)
         x.addcmul_(length, direction)
         scores.addcmul_(length, moved_scores)
+        if step + 1 == n_steps:
+            break
+        moved = torch.baddbmm(direction, weighted, played, beta=own)
         residual.addcmul_(length, moved, value=-1)
-        if step + 1 < n_steps:
-            before, squared = squared, _dot(residual, residual)
-            if to_the_end and bool((squared <= enough).all()):
-                break
-            direction.mul_(squared / before.add_(_TINY)).add_(residual)
-    gain = (c * scores).sum(dtype=torch.float64)
-    return gain + (residual * x).sum(dtype=torch.float64)
+        before, squared = squared, _dot(residual, residual)
+        if to_the_end and bool((squared <= enough).all()):
+            break
+        direction.mul_(squared / before.add_(_TINY)).add_(residual)
+    gain = _dot(torch.addcmul(2 * c, extra, scores, value=-1), scores)
+    return gain.sub_(_dot(x, x), alpha=own).sum(dtype=torch.float64)
 
 
 def _scores(played: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,6 @@ Shapes: U listeners, I songs, k factors, B rows of a batch, n entries of its lon
 import math
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch.nn.functional import embedding_bag
 
 from needledrop.factors.confidence import confidence_from_plays
 from needledrop.factors.conjugate_gradients import TO_THE_END, improve_rows
@@ -57,7 +57,7 @@ _USER_STEPS = 4
 _SONG_STEPS = 3
 _MOST_EXTRAPOLATION = 0.95
 _FIRST_LENGTH = 0.1
-_POWER_STEPS = 4
+_POWER_STEPS = 3
 _LEAST_EIGENVALUE = 1e-4  # of a Gram matrix, as a part of the mean one
 _FLOATS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
 _CACHED_FLOATS = 1 << 22
@@ -178,6 +178,7 @@ class Alternation:
             device, rows_by_length(confidence, order_by_length(by_song), entries_at_once)
         )
         self._songs = _on(device, rows_by_length(by_song, self._users.order, entries_at_once))
+        del by_song
         self._lambda = config.regularization
         self._pool = pool
         self._device = device
@@ -188,10 +189,10 @@ class Alternation:
         self._own = torch.eye(config.n_factors, dtype=torch.float64, device=device)
         self._x = torch.zeros((n_users, config.n_factors), device=device)
         self._to_users = self._own
-        first = np.random.default_rng(config.seed).standard_normal(
-            (n_songs, config.n_factors), dtype=np.float32
-        )
-        self._y = self._start(confidence, by_song, torch.from_numpy(first).to(device))
+        self._y = torch.empty((n_songs, config.n_factors), device=device)
+        first = np.random.default_rng(config.seed).standard_normal(self._y.shape, dtype=np.float32)
+        self._y.copy_(torch.from_numpy(first)[self._songs.order])
+        self._start()
         self._y_before = self._y.clone()
         self._loss = math.inf
         self._n_steps = 0
@@ -234,24 +235,30 @@ class Alternation:
         """(I, k) float32."""
         return _in_rows(self._y, self._songs)
 
-    def _start(
-        self, confidence: sparse.csr_matrix, by_song: sparse.csr_matrix, y: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the songs (I, k), in their order, after a power iteration from ``y``.
-
-        Songs that nobody plays are 0.
-        """
-        users, songs = _on_device(confidence, self._device), _on_device(by_song, self._device)
+    def _start(self) -> None:
+        """Take the songs by a power iteration from where they are; who has no plays is 0."""
+        y = self._y
         for _ in range(_POWER_STEPS):
-            torch.mm(users, y, out=self._x)
-            torch.mm(songs, self._x, out=y)
+            self._sum_played(self._users, self._x, y)
+            self._sum_played(self._songs, y, self._x)
             # Its columns made nearly orthonormal, where they are not nearly dependent.
             gram = self._gram(y)
             least = _LEAST_EIGENVALUE * float(torch.trace(gram)) / len(gram)
             lower = torch.linalg.cholesky(gram + max(least, _TINY) * self._own)
             self._times(y, torch.linalg.solve_triangular(lower, self._own, upper=False).T, y)
         self._x.zero_()
-        return y[self._songs.order].mul_(_FIRST_LENGTH * math.sqrt(len(y)))
+        y.mul_(_FIRST_LENGTH * math.sqrt(len(y)))
+
+    def _sum_played(self, side: RowsByLength, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Write Y_u^T c_u into each row of ``x``."""
+
+        def of_batch(batch: RowBatch) -> None:
+            x[batch.rows] = embedding_bag(
+                batch.columns, y, mode="sum", per_sample_weights=batch.confidence
+            )
+
+        list(self._pool.map(of_batch, reversed(side.batches)))
+        x[: side.n_empty] = 0
 
     def _balance(self) -> None:
         """Make both sides as long in all: no product changes, and lambda's part is least."""
@@ -373,14 +380,6 @@ def _extrapolation(n_steps: int) -> float:
 
 def _blocks(n_rows: int) -> list[slice]:
     return [slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE)]
-
-
-def _on_device(matrix: sparse.csr_matrix, device: torch.device) -> torch.Tensor:
-    rows, columns, values = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        # PyTorch 2.11 calls them a beta; products, which are all that is asked of them, are MKL's.
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)
-        return torch.sparse_csr_tensor(rows, columns, values, list(matrix.shape), device=device)
 
 
 def _on(device: torch.device, side: RowsByLength) -> RowsByLength:
