@@ -17,7 +17,6 @@ from serving import metrics
 from serving.answers import listed, listed_arrays, recommended, recommended_arrays, scored
 from serving.asked import Asked, Member
 from serving.asking import listing_from, n_nearest_from
-from serving.memory import Knowledge
 from serving.model import Form
 from serving.ranking import SONG_FIELDS, AskedSongs, RankingModel
 from serving.refusals import Refused
@@ -26,6 +25,8 @@ from serving.schema import MODEL_NAME
 _PAGE = ("k", "offset")
 _SONG_FILTERS = ("newer_than", "only_unplayed", "region", "max_per_artist", "diversity")
 UNKNOWN_SONG = "unknown_song"
+_FROM_AUDIO = metrics.SONGS_RECOMMENDED.labels(AUDIO)
+_FROM_USAGE = metrics.SONGS_RECOMMENDED.labels(USAGE)
 
 
 class FactorsModel(RankingModel):
@@ -123,7 +124,7 @@ class RecommendModel(RankingModel):
         common = self.common(knowledge)
 
         def build() -> Any:
-            _count_sources(ranked, knowledge)
+            _count_sources(ranked)
             if payload.is_v1:
                 return payload.say([recommended(one) for one in ranked], common)
             return payload.say(recommended_arrays(ranked), common)
@@ -198,12 +199,10 @@ class ListenersModel(_SongListModel):
         return recommender.listeners_for(songs.factors, listings, songs.rows.tolist())
 
 
-def _count_sources(ranked: list[Ranked], knowledge: Knowledge) -> None:
-    index = knowledge.recommender.index
-    rows = index.rows_of([song_id for one in ranked for song_id in one.ids])
-    n_audio = int(np.count_nonzero(index.songs.sources[rows] == AUDIO))
-    metrics.SONGS_RECOMMENDED.labels(AUDIO).inc(n_audio)
-    metrics.SONGS_RECOMMENDED.labels(USAGE).inc(len(rows) - n_audio)
+def _count_sources(ranked: list[Ranked]) -> None:
+    n_audio = sum(one.n_from_audio for one in ranked)
+    _FROM_AUDIO.inc(n_audio)
+    _FROM_USAGE.inc(sum(len(one.ids) for one in ranked) - n_audio)
 
 
 def _now() -> datetime:

@@ -8,6 +8,7 @@ from types import FrameType
 
 import threadpoolctl
 import torch
+import uvloop
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -88,6 +89,10 @@ class PredictorServer(ModelServer):
         page = page_of(parts.models, config.limits, needs_key=config.keys is not None)
         rest_app.openapi = lambda: page  # type: ignore[method-assign]
         rest_app.add_api_route("/v1/status", self._status, methods=["GET"])
+
+    def setup_event_loop(self) -> None:
+        """Have ``start`` run uvloop's event loop: KServe's own sets up one that it doesn't run."""
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
     async def _serve(self) -> None:
         config = self._config

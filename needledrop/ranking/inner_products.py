@@ -165,11 +165,8 @@ class _SingleProducts:
         return grown
 
     def products(self, queries: Floats) -> tuple[Floats, NDArray[np.float64]]:
-        values = np.empty((len(queries), len(self._factors)), dtype=np.float32)
-        rough, asked = torch.from_numpy(values), torch.from_numpy(np.ascontiguousarray(queries))
-        for start in range(0, len(values.T), _AT_ONCE):
-            block = slice(start, start + _AT_ONCE)
-            torch.mm(asked, torch.from_numpy(self._factors[block]).T, out=rough[:, block])
+        # NumPy's BLAS takes two thirds of the time of torch's on a processor with AVX2 alone.
+        values = np.ascontiguousarray(queries) @ self._factors.T
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         return values, queries.shape[1] * _UNIT_ROUNDOFF * lengths * self._longest
 

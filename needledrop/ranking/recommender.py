@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from needledrop.encoders.catalogue import AUDIO, USAGE
 from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.fold_in import fold_in_liked
@@ -120,6 +121,7 @@ class Ranked:
         fallback: "" for a known listener; "liked_songs" for one placed by those and the mean
             listener; "popularity" for the mean listener alone.
         unknown: ids that were asked about and aren't here.
+        n_from_audio: how many of a listener's songs have factors that were predicted from sound.
     """
 
     ids: list[str]
@@ -127,6 +129,7 @@ class Ranked:
     because: list[list[tuple[str, float]]] = field(default_factory=list)
     fallback: str = ""
     unknown: tuple[str, ...] = ()
+    n_from_audio: int = 0
 
 
 class Recommender:
@@ -153,7 +156,7 @@ class Recommender:
         self._mean_listener = users.mean(axis=0) if len(users) else np.zeros(users.shape[1], "f4")
         self.index = SongIndex(collection.songs, gram_of_users(users), users)
         songs = collection.songs
-        self._is_usage = songs.sources == "usage"
+        self._is_usage = songs.sources == USAGE
         self._song_gram = gram_of_rows(self.index.songs.factors, self._is_usage)
 
     @property
@@ -190,7 +193,14 @@ class Recommender:
         pages = self._pages(scores, listings, owns, now)
         reasons = self._because([rows for rows, _ in pages], owns, listings)
         return [
-            Ranked(self.index.ids_of(rows), values.tolist(), because, fallback, unknown)
+            Ranked(
+                self.index.ids_of(rows),
+                values.tolist(),
+                because,
+                fallback,
+                unknown,
+                int(np.count_nonzero(self.index.songs.sources[rows] == AUDIO)),
+            )
             for (rows, values), because, (_, _, fallback, unknown) in zip(
                 pages, reasons, placed, strict=True
             )

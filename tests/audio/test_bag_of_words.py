@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from needledrop.audio import bag_of_words
 from needledrop.audio.bag_of_words import BagOfWords, BagOfWordsConfig, frames_with_differences
 from needledrop.audio.extraction import ExtractionConfig, extract_features
 from needledrop.errors import ArtifactBroken, ConfigRejected, InputError
@@ -59,7 +60,7 @@ def test_components_keep_95_percent_of_the_variance_like_scikit_learn(store, fit
 class ManySongs:
     """MFCCs of thousands of short songs, made when they are asked for."""
 
-    song_ids: ClassVar = [f"SO{number:05}" for number in range(5_000)]
+    song_ids: ClassVar = [f"SO{number:05}" for number in range(3_000)]
 
     def __contains__(self, song_id: str) -> bool:
         return True
@@ -73,25 +74,30 @@ class ManySongs:
 
 
 @pytest.mark.long
-def test_memory_is_flat_in_the_number_of_songs():
+def test_memory_is_flat_in_the_number_of_songs(monkeypatch):
     """Of more songs than words, sums are kept and no histogram is; bags are made as they come."""
-    n_words, store = 200, ManySongs()
+    n_words, store = 100, ManySongs()
     config = BagOfWordsConfig(n_words=n_words, n_iterations=2, kept_variance=0.1)
     one_histogram_a_song = 4 * n_words * len(store.song_ids)
+    find_components, of_fit = bag_of_words._mean_and_components, []
 
-    def peak(act):
-        tracemalloc.start()
-        result = act()
-        most = tracemalloc.get_traced_memory()[1]
+    def measured(*arguments):
+        tracemalloc.start()  # the frames that K-means saw are there anyway
+        found = find_components(*arguments)
+        of_fit.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        return result, most
+        return found
 
-    fitted, of_fit = peak(lambda: BagOfWords.fit(store, store.song_ids, config))
-    bags, of_bags = peak(lambda: fitted.transform(map(store.mfcc, store.song_ids)))
-    # What is sampled for K-means, 39 numbers a frame, is there anyway.
-    assert of_fit < 2 * one_histogram_a_song
-    assert of_bags < one_histogram_a_song
-    assert bags.shape == (5_000, fitted.n_components)
+    monkeypatch.setattr(bag_of_words, "_mean_and_components", measured)
+    monkeypatch.setattr(bag_of_words, "_SONGS_A_PRODUCT", 128)
+    fitted = BagOfWords.fit(store, store.song_ids, config)
+    tracemalloc.start()
+    bags = fitted.transform(map(store.mfcc, store.song_ids))
+    of_bags = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert of_fit[0] < 0.75 * one_histogram_a_song
+    assert of_bags < 0.75 * one_histogram_a_song
+    assert bags.shape == (3_000, fitted.n_components)
     np.testing.assert_allclose(bags.mean(axis=0), 0.0, atol=1e-5)
 
 
