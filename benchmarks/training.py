@@ -8,8 +8,10 @@ backward, counted by torch.utils.flop_counter) as a share of the machine's ceili
 the time in which the network waited for its windows. The ceiling is the fastest square matrix
 product of the same precision and threads, in the same run. Without ``--features`` the songs are
 noise of the size of 30 s clips. Epochs of the variants take turns; the best epoch of each counts,
-since other work can only make one slower. On a GPU the loop is waited for after every batch, so the
-share that waits is an upper bound.
+since other work can only make one slower. Where a processor has no bfloat16 of its own, which then
+takes a hundred times as long, its variants are left out unless they are asked for. On a GPU the
+loop is waited for after every batch, so the share that
+waits is an upper bound.
 """
 
 import argparse
@@ -67,13 +69,13 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--epochs", type=int, default=2)
-    uncompiled = [name for name, variant in VARIANTS.items() if not variant.is_compiled]
-    parser.add_argument("--variants", nargs="+", default=uncompiled, choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch_device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads"
     print(f"{machine()}; {device.type}, {where}")
+    options.variants = options.variants or variants_of(device)
     used = {VARIANTS[name].precision for name in options.variants}
     ceilings = {name: ceiling(device, DTYPES[name]) for name in sorted(used)}
     for name, flops in ceilings.items():
@@ -83,6 +85,21 @@ def main() -> None:
         for dtype in stores:
             stores[dtype] = store_in(dtype, options.features, Path(folder) / dtype)
         measure(options, device, ceilings, stores)
+
+
+def variants_of(device: torch.device) -> list[str]:
+    """Those that aren't compiled, and whose precision this machine has."""
+    by_itself = ceiling(device, torch.bfloat16, (256,)) > 0.2 * ceiling(
+        device, torch.float32, (256,)
+    )
+    if not by_itself:
+        print("no bfloat16 of its own: not measured")
+    precisions = DTYPES if by_itself else ("float32",)
+    return [
+        name
+        for name, variant in VARIANTS.items()
+        if not variant.is_compiled and variant.precision in precisions
+    ]
 
 
 def measure(options, device, ceilings, stores) -> None:
@@ -149,9 +166,9 @@ def flops_of_window(network: nn.Module, device: torch.device) -> float:
     return counter.get_total_flops() / n
 
 
-def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+def ceiling(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = GEMM_SIZES) -> float:
     best = 0.0
-    for size in GEMM_SIZES:
+    for size in sizes:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         for _ in range(6):
             started = time.perf_counter()
