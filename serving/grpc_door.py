@@ -1,6 +1,8 @@
 """KServe's gRPC service with our limits, our errors, and a host of one's choice."""
 # ruff: noqa: ARG002  (signatures are KServe's and grpc_interceptor's)
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -26,6 +28,8 @@ from serving.uploads import Uploads
 
 #: Calls beside those that are received or answered: of health, and those that are just refused.
 _PROBES = 64
+#: How long a server that stops goes on taking calls at most, and without one.
+_TAKING_SECONDS, _NO_MORE_SECONDS = 2.0, 0.1
 
 
 class GrpcDoor:
@@ -41,8 +45,9 @@ class GrpcDoor:
         keys: Access | None = None,
     ) -> None:
         self._grace_seconds = grace_seconds
+        self._receiver = _Receiver(limits)
         self._server = aio.server(
-            interceptors=(_Receiver(limits), _Doorkeeper(limits, keys)),
+            interceptors=(self._receiver, _Doorkeeper(limits, keys)),
             maximum_concurrent_rpcs=limits.max_uploads + limits.max_in_flight + _PROBES,
             options=[
                 ("grpc.max_receive_message_length", limits.max_body_bytes),
@@ -64,7 +69,16 @@ class GrpcDoor:
         await self._server.wait_for_termination()
 
     async def stop(self, sig: int | None = None) -> None:
-        """Refuse new calls and give those in flight time to end."""
+        """Refuse new calls and give those in flight time to end.
+
+        gRPC takes calls one by one, and breaks off those that are here and weren't taken yet
+        (CANCELLED, which no client asks again): so they are waited for, as long as they come.
+        """
+        until = time.monotonic() + min(_TAKING_SECONDS, self._grace_seconds)
+        n_taken = -1
+        while n_taken != self._receiver.n_taken and time.monotonic() < until:
+            n_taken = self._receiver.n_taken
+            await asyncio.sleep(_NO_MORE_SECONDS)
         await self._server.stop(self._grace_seconds)
 
 
@@ -73,9 +87,13 @@ class _Receiver(aio.ServerInterceptor):
 
     gRPC hands a unary call over when its message is here, and would count it from its first byte.
     Over the wire a unary call is a stream of one message; so here it is read as such, in bytes.
+
+    Attributes:
+        n_taken: calls, since the start.
     """
 
     def __init__(self, limits: ServingLimits) -> None:
+        self.n_taken = 0
         self._limits = limits
         self._uploads = Uploads(limits, metrics.UPLOADS.labels("grpc"))
 
@@ -85,6 +103,7 @@ class _Receiver(aio.ServerInterceptor):
         handler_call_details: HandlerCallDetails,
     ) -> RpcMethodHandler | None:
         """Wrap the handler of a unary call."""
+        self.n_taken += 1
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming or handler.response_streaming:
             return handler

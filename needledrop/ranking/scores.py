@@ -62,8 +62,8 @@ def top_songs(scores: Floats, n_top: int) -> tuple[Indices, Floats]:
     n_rows, n_songs = scores.shape
     n_top = max(0, min(n_top, n_songs))
     if n_top == 1:
-        columns = scores.argmax(axis=1)[:, np.newaxis]
-        return columns, np.take_along_axis(scores, columns, axis=1)
+        best = scores.argmax(axis=1)
+        return best[:, np.newaxis], scores[np.arange(n_rows), best][:, np.newaxis]
     if n_songs <= _FEW:
         columns = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
         return columns, np.take_along_axis(scores, columns, axis=1)

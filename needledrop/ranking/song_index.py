@@ -68,6 +68,8 @@ class SongIndex:
     ) -> None:
         self.songs = dataclasses.replace(songs, factors=factors)
         self._lengths = lengths
+        # Few songs at a time are sooner multiplied than divided; one without a length is like none.
+        self._per_length = _over_lengths(np.ones_like(lengths), lengths)
         # Shared by the indexes that grow from one another: rows beyond one's own are not there.
         self._rows = rows
         known, codes = np.unique(songs.artist_ids, return_inverse=True)
@@ -140,13 +142,14 @@ class SongIndex:
     def pattern_queries(self, rows: Indices) -> NDArray[np.float64]:
         """Return G y / |X y| of rows (n,), (n, k): what :meth:`cosines_with` starts from."""
         queries: NDArray[np.float64] = self.songs.factors[rows].astype(np.float64) @ self._gram
-        return _over_lengths(queries, self._lengths[rows][:, np.newaxis])
+        queries *= self._per_length[rows][:, np.newaxis]
+        return queries
 
     def cosines_with(self, queries: NDArray[np.float64], rows: Indices) -> Floats:
         """Return the cosines (n, m) float32 of usage patterns, of queries and rows (m,)."""
-        products = queries @ self.songs.factors[rows].astype(np.float64).T
-        cosines = _over_lengths(products, self._lengths[rows])
-        return np.clip(cosines, -1.0, 1.0).astype(np.float32)
+        cosines = queries @ self.songs.factors[rows].astype(np.float64).T
+        cosines *= self._per_length[rows]
+        return cosines.clip(-1.0, 1.0, out=cosines).astype(np.float32)
 
     def cosines(self, factors: Floats) -> Scored:
         """Return the cosines (n, I) float32 of usage patterns, of queries (n, k) and every song.
