@@ -98,14 +98,9 @@ def test_broken_tags_are_told_before_anything_is_learned(content, words, catalog
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if path.stem != "demo"], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
-    """Every parameter of the file as it is, but for one seed and one epoch.
-
-    The demo's sizes are the defaults, as the whole run below has them.
-    """
+    """Every parameter of the file as it is, but for one seed and one epoch."""
     short = {"n_seeds": 1, "n_epochs": 1, "min_epochs": 1, "n_epochs_mlp": 1, "n_steps_mlr": 1}
     options = ("--data", catalogue, "--out", tmp_path, "--config", path)
     done = call("run", "reproduce-paper", *options, **short, validation_share=0.2, test_share=0.3)
