@@ -10,8 +10,9 @@ product of the same precision and threads, in the same run. Without ``--features
 noise of the size of 30 s clips. Epochs of the variants take turns; the best epoch of each counts,
 since other work can only make one slower. Where a processor has no bfloat16 of its own, which then
 takes a hundred times as long, its variants are left out unless they are asked for. On a GPU the
-loop is waited for after every batch, so the share that
-waits is an upper bound.
+loop is waited for after every batch, so the share that waits is an upper bound. The default
+ensemble has as many networks of one kind as of the other, each of which sees as many windows: its
+share is that of both together.
 """
 
 import argparse
@@ -107,6 +108,7 @@ def measure(options, device, ceilings, stores) -> None:
     targets = np.random.default_rng(0).normal(size=(len(some.song_ids), N_FACTORS))
     print(f"{len(some.song_ids)} songs, batches of {TrainingConfig().batch_size} windows of 3 s")
     print(f"{'network, variant':<38}{'windows/s':>10}{'GFLOP/s':>9}{'of ceiling':>12}{'waits':>8}")
+    of_kinds: dict[str, list] = {name: [] for name in options.variants}
     for index, kind in ((0, "over time"), (2, "patches")):
         n_flops = flops_of_window(member(index), device)
         paces = {name: [] for name in options.variants}
@@ -121,6 +123,7 @@ def measure(options, device, ceilings, stores) -> None:
                 paces[name] += [pace] if turn else []
         for name, of_variant in paces.items():
             best = max(of_variant, key=lambda pace: pace.n_windows / pace.seconds)
+            of_kinds[name].append(best)
             rate = best.n_windows / best.seconds
             ceiling_flops = ceilings[VARIANTS[name].precision]
             print(
@@ -130,6 +133,10 @@ def measure(options, device, ceilings, stores) -> None:
                 flush=True,
             )
         print(f"  ({n_flops / 1e6:.1f} MFLOP a window)")
+    for name, paces in of_kinds.items():
+        waiting = sum(pace.seconds_waiting / pace.n_windows for pace in paces)
+        whole = sum(pace.seconds / pace.n_windows for pace in paces)
+        print(f"{'default ensemble, ' + name:<38}{waiting / whole:>39.1%}")
 
 
 def member(index: int) -> nn.Module:

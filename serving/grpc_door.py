@@ -28,7 +28,7 @@ from serving.uploads import Uploads
 
 #: Calls beside those that are received or answered: of health, and those that are just refused.
 _PROBES = 64
-#: How long a server that stops goes on taking calls at most, and without one.
+#: How long a server that stops takes calls: at most; and until none has come for so long.
 _TAKING_SECONDS, _NO_MORE_SECONDS = 2.0, 0.1
 
 

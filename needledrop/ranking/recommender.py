@@ -359,7 +359,7 @@ class Recommender:
                 reasons.append([[] for _ in rows])
                 continue
             cosines = self.index.cosines_with(queries[start : start + len(rows)], own)
-            if not listing.exclude_played:
+            if not listing.exclude_played:  # else none of their own is in the list
                 cosines[rows[:, np.newaxis] == own] = 0  # no song is a reason for itself
             columns, values = top_songs(cosines, listing.n_because)
             ids = iter(self.index.ids_of(own[columns.ravel()]))
