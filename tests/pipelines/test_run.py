@@ -69,6 +69,7 @@ def test_a_killed_run_finishes_when_it_is_started_again(promoted):
     assert "Traceback" not in done.stdout + done.stderr
     log = (out / "run.log").read_text()
     assert f"{N_SONGS - 1} clips heard, 1 rejected" in log
+    assert re.search(r"rejected: the first is \S*TR005\.wav: expected .*; the report", log), log
     assert "plan-shards" not in log
     assert "hear-shard" not in log
 
