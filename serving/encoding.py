@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from serving import tracing
+from serving import metrics, tracing
 from serving.kserve_api import InferInput, InferRequest, InferResponse
 from serving.limits import ServingLimits
 from serving.logs import log_event, log_failure
@@ -85,6 +85,7 @@ class RemotePredictor:
         """Look for ever whether it could answer; the log says when that changes."""
         while True:
             was_away, self.is_away = self.is_away, not await self._could_answer()
+            metrics.PREDICTOR_AWAY.set(self.is_away)
             if self.is_away and not was_away:
                 log_event("predictor_away", WARNING)
             elif was_away and not self.is_away:

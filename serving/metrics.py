@@ -87,6 +87,11 @@ STORE_READS = Counter(
 STORE_UNSEEN_SECONDS = Gauge(
     "needledrop_store_unseen_seconds", "How long ago the feature store was last seen."
 )
+PREDICTOR_AWAY = Gauge(
+    "needledrop_predictor_away",
+    "1 while a transformer's predictor doesn't answer or has no champion, so that clips are "
+    "refused.",
+)
 AUDIO_SECONDS = Counter("needledrop_audio_seconds_total", "Audio decoded, in seconds of music.")
 CLIPS_BEYOND_FULL_SCALE = Counter(
     "needledrop_clips_beyond_full_scale_total",

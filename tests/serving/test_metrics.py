@@ -147,6 +147,7 @@ def test_names_have_base_units_and_labels_have_no_ids(server: Server, bundle: Bu
         "needledrop_songs_added",
         "needledrop_store_reads",
         "needledrop_store_unseen_seconds",
+        "needledrop_predictor_away",
         "needledrop_registry_polls",
         "needledrop_http_in_flight",
         "needledrop_uploads",

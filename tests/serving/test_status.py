@@ -105,6 +105,7 @@ def test_a_predictor_that_is_away_is_told_and_one_that_comes_is_seen(
             return transformer.get("/v1/status").json["degraded"]
 
         wait_for(lambda: degraded() == ["predictor_away"], transformer.process)
+        assert transformer.metric("needledrop_predictor_away") == 1
         assert transformer.get("/v1/status").json["ready"] is True
         assert transformer.get("/v2/health/ready").status == 200
         song = {"instances": [{"song_id": str(ranking.bundle.catalogue.song_ids[0])}]}
@@ -115,6 +116,7 @@ def test_a_predictor_that_is_away_is_told_and_one_that_comes_is_seen(
         door.server_activate()
         Thread(target=door.serve_forever, daemon=True).start()
         wait_for(lambda: degraded() == [], transformer.process)
+        assert transformer.metric("needledrop_predictor_away") == 0
         _Predictor.status = 503  # there, but with no champion
         wait_for(lambda: degraded() == ["predictor_away"], transformer.process)
         _Predictor.status = 200
