@@ -61,7 +61,7 @@ def engines() -> Iterator[dict[str, "object"]]:
 def cluster(s3, engines, monkeypatch: pytest.MonkeyPatch):
     """All that a cluster's stores need, named by this process's environment."""
     monkeypatch.setenv("NEEDLEDROP_REDIS", engines["redis"].address)
-    monkeypatch.setenv("NEEDLEDROP_POSTGRES", engines["postgres"].address)
+    monkeypatch.setenv("NEEDLEDROP_POSTGRES", engines["postgres"].new_database())
     return s3
 
 

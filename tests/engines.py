@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 PASSWORD = "s3cret-of-the-engines"
@@ -142,7 +143,20 @@ class Postgres(Engine):
 
     @property
     def address(self) -> str:
-        return f"postgresql+psycopg://needledrop:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        return self._address_of("postgres")
+
+    def _address_of(self, database: str) -> str:
+        return f"postgresql+psycopg://needledrop:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The address of an empty one: Feast reads all projects of a registry for each change."""
+        import psycopg
+
+        name = f"of_{uuid.uuid4().hex}"
+        plain = self.address.replace("+psycopg", "")
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self._address_of(name)
 
     def command(self) -> list[str]:
         settings = {
