@@ -3,7 +3,7 @@
 # make test    all tests that need nothing but this checkout, in minutes
 # make test-long     those that take minutes each: more whole runs, several processes, soaks
 # make test-engines  those that need Redis, Postgres, Java or Chromium (apt-get install redis-server postgresql openjdk-17-jre-headless chromium)
-# make test-rest     test-long and test-engines at once, which is sooner done
+# make test TESTS="not docker"   the three at once, which is sooner done
 # make test-docker   those that need Docker and the images
 # make images  the images that the steps, the predictor and the transformer run in (needs Docker)
 # make check   format, lint, types, import rules, the compiled pipeline
@@ -20,7 +20,7 @@ GRPC_PORT ?= 8081
 # Threads that spin while they wait are many times slower on a machine that does something else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run serve test test-long test-engines test-rest test-docker images check format lock clean environment
+.PHONY: run serve test test-long test-engines test-docker images check format lock clean environment
 .DEFAULT_GOAL := help
 
 help:
@@ -72,17 +72,15 @@ images:
 	done
 
 # Tests that start programs of the machine are marked with their kind.
+TESTS ?= not long and not engines and not docker
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long and not engines and not docker"
+	$(BIN)/python -m pytest -m "$(TESTS)"
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m "long and not engines"
 
 test-engines: $(READY)
 	$(BIN)/python -m pytest -m engines
-
-test-rest: $(READY)
-	$(BIN)/python -m pytest -m "(long or engines) and not docker"
 
 test-docker: $(READY)
 	$(BIN)/python -m pytest -n 0 -m docker

@@ -5,6 +5,8 @@ import os
 # Before anything imports torch: threads that wait by spinning starve whatever else is running, and
 # the servers and pipelines that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As many tests at once as there are cores: each has one, and so have the programs that it starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -32,6 +32,7 @@ def test_planted_clusters_stay_together():
     assert purity(places, of) > 0.97
 
 
+@pytest.mark.long
 def test_the_way_for_many_songs_keeps_them_together_too(monkeypatch):
     monkeypatch.setattr(plane, "_N_EXACT", 100)
     directions, of = clusters()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from needledrop.errors import ConfigRejected
-from needledrop.ranking.paper import TITLES
+from needledrop.ranking.paper import TRAINED
 from pipelines.destinations import PAPER_DESTINATIONS
 from pipelines.parameters import checked, parameters_of, read_config
 from pipelines.reproduce_paper import reproduce_paper_pipeline
@@ -98,16 +98,25 @@ def test_broken_tags_are_told_before_anything_is_learned(content, words, catalog
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_each_size_starts_and_ends_on_a_few_songs(path, catalogue, tmp_path):
-    """Every parameter of the file as it is, but for one seed and one epoch."""
+@pytest.mark.parametrize(
+    ("size", "models"),
+    [("demo", ["cnn_mse", "cnn2014"]), ("subset", ["cnn_mse"]), ("full", list(TRAINED))],
+)
+def test_each_size_starts_and_ends_on_a_few_songs(size, models, catalogue, tmp_path):
+    """Every parameter of the file as it is, but for one seed and one epoch.
+
+    All models at the full size; of the subset, whose networks are the full size's with fewer
+    factors, one, and of the demo those whose layers are its own.
+    """
+    path = next(path for path in CONFIGS if path.stem == size)
     short = {"n_seeds": 1, "n_epochs": 1, "min_epochs": 1, "n_epochs_mlp": 1, "n_steps_mlr": 1}
+    shares = {"validation_share": 0.2, "test_share": 0.3}
     options = ("--data", catalogue, "--out", tmp_path, "--config", path)
-    done = call("run", "reproduce-paper", *options, **short, validation_share=0.2, test_share=0.3)
+    done = call("run", "reproduce-paper", *options, **short, **shares, models=json.dumps(models))
     assert done.returncode == 0, done.stdout + done.stderr
     tables = json.loads((tmp_path / "report-reproduce-paper" / "paper.json").read_text())
     for result in tables["measured_here"]["splits"].values():
-        assert set(result["models"]) == set(TITLES)
+        assert set(result["models"]) == {"random", *models, "oracle"}
         assert result["n_factors"] == read_config(path)["n_factors"]
         for model in result["models"].values():
             assert model["map_500"]["mean"] > 0

@@ -199,6 +199,7 @@ def test_ask_says_what_went_wrong(server: Server, tmp_path: Path) -> None:
     check_failure(command("ask", "--url", f"{server.url}/v9", str(clip)), 1, "no_such_path")
 
 
+@pytest.mark.long
 def test_try_asks_about_a_song_that_nobody_has_played(
     registry_root: Path, bundle: Bundle, data: Path, tmp_path: Path
 ) -> None:

@@ -355,6 +355,7 @@ def test_the_sampler_is_honoured(
     ] * n_spans
 
 
+@pytest.mark.long
 def test_while_off_nothing_is_made_and_nothing_imported() -> None:
     assert not tracing.is_on()
     assert tracing.span("decode") is tracing.span("score", [None]) is tracing.task("store_read")
