@@ -54,6 +54,7 @@ class GrpcDoor:
                 ("grpc.max_send_message_length", -1),  # k and the members bound an answer
                 # A second server on the same port would take half of the requests.
                 ("grpc.so_reuseport", 0),
+                ("grpc.max_connection_idle_ms", int(1000 * limits.max_idle_seconds)),
                 # Identity only: a few compressed bytes could unpack into any number.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
             ],

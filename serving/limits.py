@@ -18,6 +18,7 @@ class ServingLimits:
         max_uploads: bodies that are arriving at once, for each of HTTP and gRPC; where there are
             more, the one that has taken the longest is ended.
         max_upload_bytes: of unfinished HTTP bodies, all together; the same holds.
+        max_idle_seconds: of a gRPC connection without a call; a client takes a new one by itself.
         max_request_seconds: from a body that has arrived to the answer; what has not been begun by
             then isn't begun any more.
         max_clip_seconds: of decoded audio per clip.
@@ -39,6 +40,7 @@ class ServingLimits:
     max_upload_seconds: float = 30.0
     max_uploads: int = 64
     max_upload_bytes: int = 256 * MIB
+    max_idle_seconds: float = 300.0
     max_request_seconds: float = 30.0
     max_clip_seconds: float = 120.0
     max_sample_rate_hz: int = 192_000
@@ -59,6 +61,7 @@ class ServingLimits:
             ("max_uploads", 1),
             ("max_upload_bytes", self.max_body_bytes),
             ("max_clip_seconds", DecodeLimits().min_seconds),
+            ("max_idle_seconds", 1.0),
             ("max_request_seconds", 0.1),
             ("max_sample_rate_hz", 8000),
             ("max_channels", 1),

@@ -67,6 +67,7 @@ _LIMITS = (
     ("--max-upload-seconds", float, 30.0, "for a body to arrive"),
     ("--max-uploads", int, 64, "bodies arriving at once, over HTTP and over gRPC"),
     ("--max-upload-bytes", int, 256 << 20, "of HTTP bodies that aren't whole yet"),
+    ("--max-idle-seconds", float, 300.0, "of a gRPC connection without a call"),
     ("--max-request-seconds", float, 30.0, "from a whole request to its answer"),
     ("--max-clip-seconds", float, 120.0, "of decoded audio in a clip"),
     ("--max-sample-rate-hz", int, 192_000, "of an audio file"),

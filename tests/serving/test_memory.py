@@ -30,7 +30,6 @@ def test_memory_stays_where_it_is_from_mid_run_and_a_leak_is_caught(
     assert (grown > MOST_GROWTH_BYTES) == bool(leak_bytes)
 
 
-
 def test_the_collector_walks_through_nothing_that_was_there_at_the_start(tmp_path: Path) -> None:
     make_world(tmp_path, seed=1)
     options = ["--registry", tmp_path / "registry", "--store", tmp_path / "store", "--no-grpc"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client import Gauge
 
@@ -29,6 +30,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory, registry_root: Path) -> Ite
         registry_root, tmp_path_factory.mktemp("narrow"), "--max-in-flight", str(N_PLACES),
         "--max-uploads", str(N_UPLOADS), "--max-upload-bytes", str(2 * BODY_BYTES),
         "--max-body-bytes", str(BODY_BYTES), "--max-upload-seconds", "6",
+        "--max-idle-seconds", "1",
     )  # fmt: skip
     server.wait_until_it_listens()
     yield server
@@ -220,6 +222,20 @@ def test_calls_that_trickle_keep_nobody_out_of_grpc(narrow: Server, wav: bytes) 
 
         wait_for(lambda: n_ended() == 2 * N_PLACES + N_UPLOADS, narrow.process)  # their time is up
     assert n_uploads(narrow, "grpc") == 0
+
+
+def test_a_connection_of_grpc_without_a_call_is_closed_and_a_client_takes_another(
+    narrow: Server, wav: bytes
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{narrow.grpc_port}") as channel:
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(2):
+            infer(infer_message(wav).SerializeToString(), timeout=30)
+            wait_for(lambda: grpc.ChannelConnectivity.READY in states, narrow.process)
+            wait_for(lambda: states[-1] == grpc.ChannelConnectivity.IDLE, narrow.process)
+            states.clear()
 
 
 # --- without a server ----------------------------------------------------------------------------
