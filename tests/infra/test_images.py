@@ -28,6 +28,7 @@ from needledrop.factors.wmf import Factors, WmfConfig, learn_factors, wmf_loss
 from needledrop.plays.split import Split
 from needledrop.plays.triplets import Plays
 from needledrop.promotion.registry import Registry
+from tests.pipelines.conftest import QUICK, make_catalogue
 from tests.serving.ranking_world import make_world
 from tests.serving.world import wav_bytes, waveform
 
@@ -37,12 +38,7 @@ ROOT = Path(__file__).parents[2]
 SERVE = "needledrop-serve:0.1.0"
 # One thread here as in the containers: sums in another order differ in their last bits.
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-QUICK = (
-    "--set=n_networks=1",
-    "--set=n_networks_2d=1",
-    "--set=n_epochs=16",
-    "--set=n_resamples=200",
-)
+SETTINGS = [f"--set={name}={value}" for name, value in {**QUICK, "n_networks_2d": 1}.items()]
 
 
 def docker(*arguments: str) -> str:
@@ -71,28 +67,24 @@ def free_ports(n: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    done = call("needledrop.demo", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def catalogue(tmp_path_factory) -> Path:
+    return make_catalogue(tmp_path_factory.mktemp("catalogue") / "data")
 
 
 @pytest.fixture(scope="module")
-def in_containers(demo, tmp_path_factory) -> Path:
-    """The folder of a run of the demo in containers."""
+def in_containers(catalogue, tmp_path_factory) -> Path:
+    """The folder of a run in containers."""
     out = tmp_path_factory.mktemp("containers")
-    done = call(
-        "pipelines", "run", "train", "--data", demo, "--out", out, "--runner", "docker", *QUICK
-    )
+    options = ("--data", catalogue, "--out", out, "--runner", "docker")
+    done = call("pipelines", "run", "train", *options, *SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
 
 def test_the_run_in_containers_promotes_a_bundle_and_measures_what_the_run_without_does(
-    demo, in_containers, tmp_path
+    catalogue, in_containers, tmp_path
 ):
-    done = call("pipelines", "run", "train", "--data", demo, "--out", tmp_path, *QUICK)
+    done = call("pipelines", "run", "train", "--data", catalogue, "--out", tmp_path, *SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
     reports = [
         json.loads((out / "report" / "evaluation.json").read_text())["models"]
@@ -108,13 +100,13 @@ def test_the_run_in_containers_promotes_a_bundle_and_measures_what_the_run_witho
     assert {path.stat().st_uid for path in in_containers.rglob("*")} == {os.getuid()}
 
 
-def test_a_step_that_fails_fails_the_run_every_time(demo, tmp_path):
+def test_a_step_that_fails_fails_the_run_every_time(catalogue, tmp_path):
     """kfp 2.17 takes some of the containers that failed for ones that succeeded."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "plays.tsv").write_text("a\tSOA\tmany\n")
-    shutil.copy(demo / "tracks.csv", data)
-    (data / "audio").symlink_to(demo / "audio")
+    shutil.copy(catalogue / "tracks.csv", data)
+    (data / "audio").symlink_to(catalogue / "audio")
     for attempt in range(4):
         done = call(
             "pipelines", "run", "train", "--data", data, "--out", tmp_path / "out",
@@ -127,9 +119,9 @@ def test_a_step_that_fails_fails_the_run_every_time(demo, tmp_path):
         assert not (tmp_path / "out" / "registry").exists()
 
 
-def test_an_image_that_is_missing_is_named(demo, tmp_path):
+def test_an_image_that_is_missing_is_named(catalogue, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "run", "train", "--data", demo, "--out", tmp_path,
+        [sys.executable, "-m", "pipelines", "run", "train", "--data", catalogue, "--out", tmp_path,
          "--runner", "docker"],
         capture_output=True, text=True, cwd=ROOT, check=False,
         env={**ONE_THREAD, "NEEDLEDROP_IMAGE_TAG": "never-built"},
@@ -301,7 +293,7 @@ def wait_until_healthy(container: str) -> None:
     raise AssertionError(f"{health}: {logs.stdout}{logs.stderr}")
 
 
-def test_the_serving_container_becomes_healthy_and_answers(demo, in_containers):
+def test_the_serving_container_becomes_healthy_and_answers(catalogue, in_containers):
     http_port, grpc_port = free_ports(2)
     container = started(
         f"--env=NEEDLEDROP_HTTP_PORT={http_port}", f"--env=NEEDLEDROP_GRPC_PORT={grpc_port}",
@@ -309,7 +301,7 @@ def test_the_serving_container_becomes_healthy_and_answers(demo, in_containers):
     )  # fmt: skip
     try:
         wait_until_healthy(container)
-        clip = next(path for path in sorted((demo / "audio").rglob("*")) if path.is_file())
+        clip = catalogue / "audio" / "TR000.wav"
         done = call("serving", "ask", "--url", f"http://127.0.0.1:{http_port}", clip)
         assert done.returncode == 0, done.stderr
         champion = Registry(in_containers / "registry").champion()
