@@ -30,6 +30,8 @@ from serving.uploads import Uploads
 _PROBES = 64
 #: How long a server that stops takes calls: at most; and until none has come for so long.
 _TAKING_SECONDS, _NO_MORE_SECONDS = 2.0, 0.1
+#: gRPC's own word for never.
+_MOST_MILLISECONDS = (1 << 31) - 1
 
 
 class GrpcDoor:
@@ -54,7 +56,10 @@ class GrpcDoor:
                 ("grpc.max_send_message_length", -1),  # k and the members bound an answer
                 # A second server on the same port would take half of the requests.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_connection_idle_ms", int(1000 * limits.max_idle_seconds)),
+                (
+                    "grpc.max_connection_idle_ms",
+                    int(min(1000 * limits.max_idle_seconds, _MOST_MILLISECONDS)),
+                ),
                 # Identity only: a few compressed bytes could unpack into any number.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
             ],

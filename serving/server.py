@@ -202,14 +202,22 @@ class PredictorServer(ModelServer):
             await self._grpc_server.stop()
 
     async def _announce(self) -> None:
-        """Say once, on stdout, that requests are accepted, and how to send one."""
+        """When all is loaded, say once, on stdout, that requests are accepted, and how to send
+        one."""
         while not self._rest_server._server.started:
             await asyncio.sleep(0.02)
         for part in (self._parts.follower, self._parts.memory):
             if part is not None:
                 await part.tried.wait()
-        # What is there by now stays. Left among the collected, its 400,000 objects would be walked
-        # through every now and then, with requests waiting for 0.4 s.
-        gc.collect()
-        gc.freeze()
+        _keep_from_collector()
         print(ready_line(self._config, self._parts.follower, self._parts.memory), flush=True)
+
+
+def _keep_from_collector() -> None:
+    """Have Python's collector leave alone what is there by now, which stays.
+
+    Its 400,000 objects, the libraries' most of them, would be walked through every now and then,
+    with all requests waiting for 0.4 s.
+    """
+    gc.collect()
+    gc.freeze()

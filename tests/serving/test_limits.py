@@ -125,7 +125,7 @@ def test_up_to_it_is_answered(narrow: Server) -> None:
 def test_a_body_beyond_it_is_refused_and_an_answer_beyond_it_is_not(tmp_path: Path) -> None:
     """What may come in says nothing about what is asked for."""
     make_world(tmp_path, seed=2)
-    options = ("--max-body-bytes", "1024")
+    options = ("--max-body-bytes", "1024", "--max-idle-seconds", "inf")
     server = Server(tmp_path / "registry", tmp_path, "--store", str(tmp_path / "store"), *options)
     server.wait_until_it_listens()
     try:

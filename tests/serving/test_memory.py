@@ -1,4 +1,5 @@
-"""A short run of benchmarks/serving_memory.py, with the leak that it must catch."""
+"""What a server holds: a short run of benchmarks/serving_memory.py, with the leak that it must
+catch; and what Python's collector has to look through."""
 
 import subprocess
 import sys
