@@ -47,23 +47,19 @@ def extract(
     _page(store, len(clips), config).save(report)
     journal.record({"n_clips": len(clips), "n_rejected_clips": len(store.rejected)})
     journal.say(f"{len(store.song_ids)} clips heard, {len(store.rejected)} rejected")
-    first = (
-        f"the first is {store.rejected[0].file}: {store.rejected[0].reason}"
-        if store.rejected
-        else ""
-    )
     if store.n_beyond_full_scale:
         journal.say(
             f"{store.n_beyond_full_scale:,} values of the log-mel are louder than full scale and "
             "were cut; are there clips whose samples are not within -1 and 1?"
         )
-    if len(store.rejected) > max_rejected_share * len(clips):
-        raise InputError(
-            f"{len(store.rejected)} of {len(clips)} clips can't be used, more than the limit of "
-            f"{max_rejected_share:.1%} (max_rejected_clips_share); {first}; all are listed in "
-            f"{out / REJECTED}"
-        )
-    if first:
+    if store.rejected:
+        first = f"the first is {store.rejected[0].file}: {store.rejected[0].reason}"
+        if len(store.rejected) > max_rejected_share * len(clips):
+            raise InputError(
+                f"{len(store.rejected)} of {len(clips)} clips can't be used, more than the limit "
+                f"of {max_rejected_share:.1%} (max_rejected_clips_share); {first}; all are listed "
+                f"in {out / REJECTED}"
+            )
         journal.say(f"rejected: {first}; the report on the clips lists all")
     journal.say("fitting the bag of words on the training songs")
     BagOfWords.fit(store, Split.load(split_path).train.tolist(), words).save(out / BAG_OF_WORDS)
