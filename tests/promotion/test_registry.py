@@ -438,7 +438,7 @@ from needledrop.errors import NoChampion, RegistryConflict
 from needledrop.promotion.registry import Registry
 root, seed = sys.argv[1:]
 registry, choose = Registry(root), random.Random(int(seed))
-for _ in range(12):
+for _ in range(25):
     try:
         if choose.random() < 0.3:
             registry.rollback(run_id=seed)
