@@ -115,7 +115,7 @@ def publish(place: Place) -> None:
 
     from feature_repo.facts import SongFacts
     from feature_repo.store import FactorStore
-    from needledrop.encoders.catalogue import AUDIO, USAGE
+    from needledrop.factors.sources import AUDIO, USAGE
     from needledrop.factors.wmf import Factors
     from needledrop.plays.split import Split
     from needledrop.plays.tracks import Tracks

@@ -15,7 +15,7 @@ from feature_repo.facts import SongFacts
 from feature_repo.store import FactorStore
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import AUDIO
+from needledrop.factors.sources import AUDIO
 
 _SONGS_AT_ONCE = 1_000
 

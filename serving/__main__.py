@@ -60,10 +60,7 @@ def _serve(arguments: list[str]) -> None:
     limits = ServingLimits(
         **{limit.name: getattr(options, limit.name) for limit in fields(ServingLimits)}
     )
-    from serving import tracing
     from serving.access import Access
-    from serving.server import serve
-    from serving.server_config import ServerConfig
 
     keys = Access.from_files(
         options.api_keys, options.jwt_keys, options.jwt_audience, options.jwt_issuer
@@ -71,6 +68,10 @@ def _serve(arguments: list[str]) -> None:
     from serving.page.clips import LocalClips
 
     clips = LocalClips.find(options.audio, options.tracks) if options.audio else LocalClips()
+    from serving import tracing
+    from serving.server import serve
+    from serving.server_config import ServerConfig
+
     serve(
         ServerConfig(
             registry=options.registry or None,

@@ -60,8 +60,9 @@ def try_command(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if (options.clip is None) == (options.data is None):
         parser.error("expected either a clip or --data")
+    from needledrop.plays.data_folder import tracks_file
     from serving.terminal import text_from_reply, titles_from
-    from serving.trial import tracks_file, try_out, untrained_song
+    from serving.trial import try_out, untrained_song
 
     tracks = options.tracks or (options.data and tracks_file(options.data))
     titles = titles_from(tracks) if tracks else {}

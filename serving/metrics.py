@@ -13,8 +13,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from needledrop.encoders.catalogue import AUDIO, USAGE
 from needledrop.encoders.drift import FEWEST_SONGS, DriftWindow
+from needledrop.factors.sources import AUDIO, USAGE
 from serving import tracing
 from serving.refusals import STATUS_OF_KIND
 

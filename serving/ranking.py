@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.encoders.catalogue import AUDIO
+from needledrop.factors.sources import AUDIO
 from serving import metrics, tracing
 from serving.answers import described
 from serving.asked import Asked, Member

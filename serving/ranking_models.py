@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.encoders.catalogue import AUDIO, USAGE
+from needledrop.factors.sources import AUDIO, USAGE
 from needledrop.ranking.recommender import Listing, Ranked
 from serving import metrics
 from serving.answers import listed, listed_arrays, recommended, recommended_arrays, scored

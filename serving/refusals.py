@@ -9,7 +9,6 @@ import grpc
 from grpc_interceptor.exceptions import GrpcException
 
 from needledrop.errors import ClipRejected, FrontendMismatch, NoChampion, ShapeMismatch
-from serving.kserve_api import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 
 #: HTTP status and gRPC code of each kind; also the values of the label `kind` in the metrics.
 STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
@@ -103,6 +102,9 @@ def overloaded() -> Refused:
 
 def refusal_from(error: Exception) -> Refused:
     """Say any error as a refusal; what is no fault of the request says only that it is ours."""
+    # Not at the top: a server's wrong keys are told before KServe is imported, which takes seconds.
+    from serving.kserve_api import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
+
     match error:
         case Refused():
             return error

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TextIO
 
 from needledrop.audio.clips import find_clips
-from needledrop.encoders.catalogue import AUDIO, Catalogue
+from needledrop.encoders.catalogue import Catalogue
 from needledrop.errors import InputError
+from needledrop.factors.sources import AUDIO
 from needledrop.plays.tracks import read_tracks
 from needledrop.promotion.registry import Registry
 from serving.client import AskFailed, Client
 from serving.terminal import Heard, ask, is_ready
 
-_TRACKS = ("tracks.csv", "tracks.csv.gz", "tracks.parquet")
 _STOP_SECONDS = 30
 
 
@@ -34,18 +34,6 @@ class UntrainedSong:
     song_id: str
     clip: Path
     is_played: bool
-
-
-def tracks_file(data: Path) -> str:
-    """Return the tracks file of a data folder.
-
-    Raises:
-        InputError: there is none.
-    """
-    for name in _TRACKS:
-        if (data / name).is_file():
-            return str(data / name)
-    raise InputError(f"expected one of {', '.join(_TRACKS)} in {data}, found none")
 
 
 def untrained_song(registry_root: str | Path, tracks: str, audio: Path) -> UntrainedSong:

@@ -12,8 +12,8 @@ from feature_repo.facts import SongFacts
 from feature_repo.store import FactorStore
 from needledrop.artifacts import write_json
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import RegistryConflict
+from needledrop.factors.sources import AUDIO
 from needledrop.factors.wmf import Factors
 from needledrop.plays.tracks import Tracks
 from needledrop.plays.triplets import Plays

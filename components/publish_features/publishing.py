@@ -10,7 +10,7 @@ from feature_repo.store import FactorStore
 from needledrop.artifacts import fingerprint_of_folder, fingerprint_of_json, write_json
 from needledrop.audio.bag_of_words import BagOfWords
 from needledrop.audio.feature_store import FeatureStore
-from needledrop.encoders.catalogue import USAGE
+from needledrop.factors.sources import USAGE
 from needledrop.factors.wmf import Factors, fingerprint_of_factors
 
 

@@ -22,7 +22,7 @@ from needledrop.artifacts import fingerprint_of_folder, read_json, whole_folder,
 from needledrop.audio.canned import canned_clips
 from needledrop.audio.decode import DecodeLimits, decode_clip
 from needledrop.audio.frontend import ClipFeatures, Frontend, FrontendConfig
-from needledrop.encoders.catalogue import USAGE, Catalogue
+from needledrop.encoders.catalogue import Catalogue
 from needledrop.encoders.cnn import CnnEncoder
 from needledrop.encoders.drift import FactorReference
 from needledrop.encoders.linear import LinearEncoder
@@ -31,6 +31,7 @@ from needledrop.encoders.saved import model_from, save_tensors, save_words
 from needledrop.errors import ArtifactBroken, FrontendMismatch, ShapeMismatch
 from needledrop.factors.confidence import ConfidenceConfig, confidence_from_plays
 from needledrop.factors.fold_in import fold_in_rows
+from needledrop.factors.sources import USAGE
 from needledrop.plays.triplets import Plays
 
 _FINGERPRINT_FILE = "fingerprint.json"

@@ -15,10 +15,9 @@ from safetensors.numpy import load_file, save_file
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.errors import ArtifactBroken, ShapeMismatch
+from needledrop.factors.sources import AUDIO, USAGE
 from needledrop.factors.wmf import Factors
 from needledrop.plays.triplets import Plays
-
-USAGE, AUDIO = "usage", "audio"
 
 
 class Encoder(Protocol):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from needledrop.audio.feature_store import FeatureStore
 from needledrop.audio.frontend import ClipFeatures
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import USAGE
 from needledrop.errors import ClipRejected, FrontendMismatch, InputError
+from needledrop.factors.sources import USAGE
 
 _CLIPS_AT_ONCE = 32
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from needledrop.encoders.bundle import Bundle
-from needledrop.encoders.catalogue import USAGE
 from needledrop.errors import ConfigRejected, InputError
+from needledrop.factors.sources import USAGE
 from needledrop.looking.choosing import chosen_rows
 from needledrop.looking.colourings import (
     Colouring,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from needledrop.audio.clips import AUDIO_SUFFIXES, find_clips
 from needledrop.errors import ConfigRejected, InputError
+from needledrop.plays.data_folder import tracks_file
 from needledrop.storage.opening import is_remote, place_at
-from serving.trial import tracks_file
 
 _MEDIA_TYPES = {
     ".wav": "audio/wav",

@@ -247,3 +247,18 @@ def test_a_champion_loaded_just_after_the_question_is_waited_for(
         url = f"http://127.0.0.1:{door.server_port}"
         wait_until_ready(server.process, url, output, time.monotonic() + 60)
         door.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--api-keys", "can't be read"), ("--audio", "expected a folder")]
+)
+def test_wrong_files_are_told_before_what_takes_seconds_to_import(
+    registry_root: Path, option: str, words: str
+) -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'kserve')))"
+    arguments = ["--registry", str(registry_root), option, "nowhere", "--http-port", "0"]
+    code = f"{blocked}; from serving.__main__ import main; sys.exit(main({arguments!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    check_failure(result, 1, words)
