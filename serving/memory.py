@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,13 +26,15 @@ from feature_repo.memory import Stamp
 from feature_repo.store import FactorStore
 from needledrop.artifacts import read_json
 from needledrop.encoders.bundle import VERSION_DIGITS
-from needledrop.encoders.catalogue import AUDIO
 from needledrop.errors import FactorsRejected, NeedledropError, StoreMissing, StoreUnreachable
 from needledrop.factors.confidence import ConfidenceConfig
+from needledrop.factors.sources import AUDIO
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.recommender import Recommender, RecommenderConfig
+from needledrop.ranking.song_search import NearbySearch
 from serving import metrics, tracing
 from serving.caches import bundle_copy
+from serving.filing import Filing
 from serving.logs import log_event, log_failure
 from serving.refusals import Refused
 
@@ -40,7 +43,6 @@ _KEPT_SECONDS = 60.0
 _Result = TypeVar("_Result")
 
 _SWAP_SECONDS = 5.0
-#: How long a new song waits for the store's thread, which a store that hangs keeps busy.
 _TURN_SECONDS = 15.0
 _TURN_SECONDS_WHILE_AWAY = 1.0
 
@@ -98,6 +100,7 @@ class Memory:
         self._stale_seconds = stale_seconds
         self._store: FactorStore | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._filing = Filing()
         self._previous: Knowledge | None = None
         self._replaced_at = 0.0
         self._seen_at = time.monotonic()
@@ -200,7 +203,7 @@ class Memory:
         """
         adding = self._submitted(self._add_song, song_id, factors, version, facts)
         answer = asyncio.wrap_future(adding)
-        patience = _TURN_SECONDS_WHILE_AWAY if self.is_stale else _TURN_SECONDS
+        patience = self._patience_seconds
         try:
             await asyncio.wait((answer,), timeout=patience)
         except asyncio.CancelledError:  # nobody waits any more
@@ -208,24 +211,25 @@ class Memory:
             raise
         # What has begun is waited for: it may be stored. What hasn't is given up as a whole.
         if not answer.done() and adding.cancel():
-            raise StoreUnreachable(
-                f"expected the store {self._location} to be asked within {patience:g} s, but a "
-                "look at it has not ended; see whether its engines are up"
-            )
+            raise self._hanging(patience)
         return await answer
 
     async def ask_store(self, act: Callable[[FactorStore], _Result]) -> _Result:
-        """Run something on the store, in the thread that is its own.
+        """Read something from the store, in the thread that is its own.
 
         Raises:
-            NeedledropError: the store can't be read.
+            NeedledropError: the store can't be read, or it hangs.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: act(self._opened())
-        )
+        patience = self._patience_seconds
+        try:
+            async with asyncio.timeout(patience):
+                return await self._in_store_thread(lambda: act(self._opened()))
+        except TimeoutError:
+            raise self._hanging(patience) from None
 
     def close(self) -> None:
-        """Let the store's thread end."""
+        """Let the threads end."""
+        self._filing.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _add_song(
@@ -249,6 +253,17 @@ class Memory:
         self.refresh()
         return bool(len(added))
 
+    @property
+    def _patience_seconds(self) -> float:
+        """How long a request waits for the store's thread, which a store that hangs keeps busy."""
+        return _TURN_SECONDS_WHILE_AWAY if self.is_stale else _TURN_SECONDS
+
+    def _hanging(self, seconds: float) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"expected the store {self._location} to be asked within {seconds:g} s, but a look at "
+            "it has not ended; see whether its engines are up"
+        )
+
     def _opened(self) -> FactorStore:
         if self._store is None:
             self._store = FactorStore.open(self._location, wait_seconds=10.0, make=False)
@@ -271,6 +286,10 @@ class Memory:
         reading = store.read_collection()
         recommender = Recommender(reading.collection, self._config_of(reading.collection.version))
         _return_freed_memory()
+        is_first = self.current is None
+        if not is_first:  # the one before answers meanwhile
+            search = self._filing.choose(recommender)
+            recommender = recommender if search is None else recommender.with_search(search)
         recommender.warm_up()
         self._previous, self._replaced_at = self.current, time.monotonic()
         self._know(Knowledge(recommender, reading.stamp), "whole")
@@ -279,10 +298,19 @@ class Memory:
             bundle=recommender.version,
             n_songs=len(recommender.index),
             n_listeners=len(recommender.listeners),
-            recall=round(recommender.index.search.recall, 4),
             n_plays_of_other_songs=reading.n_dropped_plays,
             seconds=round(time.monotonic() - started, 3),
         )
+        if is_first:
+            self._filing.choose_meanwhile(
+                recommender, partial(self._submitted, self._search_by, reading.stamp)
+            )
+
+    def _search_by(self, stamp: Stamp, search: NearbySearch) -> None:
+        """Search the songs of a release otherwise, unless another has come."""
+        known = self.current
+        if known is not None and known.stamp.is_same_release(stamp):
+            self.current = Knowledge(known.recommender.with_search(search), known.stamp)
 
     def _add_what_is_new(self, store: FactorStore, known: Knowledge, stamp: Stamp) -> None:
         recommender = known.recommender
@@ -316,10 +344,10 @@ class Memory:
         n_bytes = sum(one.index.songs.factors.nbytes + one.listeners.factors.nbytes for one in held)
         metrics.tell_cache("collections", len(held), n_bytes)
 
-    async def _in_store_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_store_thread(self, act: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.wrap_future(self._submitted(act, *arguments))
 
-    def _submitted(self, act: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def _submitted(self, act: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
         return self._thread.submit(copy_context().run, act, *arguments)
 
 

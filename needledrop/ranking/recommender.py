@@ -12,24 +12,24 @@ new songs have too.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.encoders.catalogue import AUDIO, USAGE
 from needledrop.errors import ConfigRejected
 from needledrop.factors.confidence import ConfidenceConfig
 from needledrop.factors.fold_in import fold_in_liked
+from needledrop.factors.sources import AUDIO, USAGE
 from needledrop.factors.wmf import WmfConfig
 from needledrop.ranking.collection import Collection, Listeners, Songs
 from needledrop.ranking.picking import diverse_order, within_cap
 from needledrop.ranking.scores import Floats, Indices, inner_products, top_songs
 from needledrop.ranking.similar import gram_of_rows, gram_of_users
 from needledrop.ranking.song_index import Filters, SongIndex
-from needledrop.ranking.song_search import Scored
+from needledrop.ranking.song_search import NearbySearch, Scored, Search
 
 POPULARITY, LIKED = "popularity", "liked_songs"
 N_DIVERSE = 1_000
@@ -154,7 +154,7 @@ class Recommender:
         self._played_by = collection.listeners.played.tocsc()
         users = collection.listeners.factors
         self._mean_listener = users.mean(axis=0) if len(users) else np.zeros(users.shape[1], "f4")
-        self.index = SongIndex(collection.songs, gram_of_users(users), users)
+        self.index = SongIndex(collection.songs, gram_of_users(users))
         songs = collection.songs
         self._is_usage = songs.sources == USAGE
         self._song_gram = gram_of_rows(self.index.songs.factors, self._is_usage)
@@ -173,6 +173,17 @@ class Recommender:
         changed = copy.copy(self)
         changed.index = index
         return changed
+
+    def nearby_search(self, between: Callable[[], None]) -> NearbySearch | None:
+        """Return a faster search for songs that are very many, which takes a while to make; None
+        where the exact one stays. See :meth:`NearbySearch.tuned`."""
+        return NearbySearch.tuned(
+            self.index.songs.factors, self._listeners.factors, between=between
+        )
+
+    def with_search(self, search: Search) -> "Recommender":
+        """Return a recommender that searches otherwise; see :meth:`SongIndex.with_search`."""
+        return self.with_index(self.index.with_search(search))
 
     def warm_up(self) -> None:
         """Go the whole way once, so that the first listener doesn't wait for lazy beginnings."""

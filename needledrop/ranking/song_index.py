@@ -3,6 +3,7 @@
 Shapes: U listeners, I songs, k factors, n songs asked about.
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from needledrop.errors import ShapeMismatch
 from needledrop.ranking.collection import Songs
 from needledrop.ranking.growing import GrowingRows
-from needledrop.ranking.inner_products import exact_scores
+from needledrop.ranking.inner_products import InnerProductSearch, exact_scores
 from needledrop.ranking.scores import Floats, Indices, finite_factors, inner_products
 from needledrop.ranking.similar import pattern_lengths, root_of_gram, usage_directions
-from needledrop.ranking.song_search import Scored, search_of
+from needledrop.ranking.song_search import Scored, Search
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,16 @@ class SongIndex:
     Args:
         songs: in the order of their rows.
         gram: (k, k) float64, X^T X of the listeners' factors.
-        listeners: (U, k) float32, from whom a search too large to be exact is tuned.
+
+    Attributes:
+        search: scores songs for tastes; exact, until :meth:`with_search` says otherwise.
 
     Raises:
         ShapeMismatch: an id comes twice, or factors and Gram matrix differ in k.
         FactorsRejected: a factor isn't finite, or the Gram matrix is none.
     """
 
-    def __init__(
-        self, songs: Songs, gram: NDArray[np.float64], listeners: Floats | None = None
-    ) -> None:
+    def __init__(self, songs: Songs, gram: NDArray[np.float64]) -> None:
         rows = {song_id: row for row, song_id in enumerate(songs.ids.tolist())}
         if len(rows) != len(songs):
             raise ShapeMismatch(f"expected {len(songs)} distinct song ids, got {len(rows)}")
@@ -59,8 +60,7 @@ class SongIndex:
         self._root = root_of_gram(gram, factors.shape[1])
         self._gram = np.asarray(gram, dtype=np.float64)
         self._matrix = GrowingRows(factors)
-        nobody = np.empty((0, factors.shape[1]), dtype=np.float32)
-        self.search = search_of(factors, nobody if listeners is None else listeners)
+        self.search: Search = InnerProductSearch(factors)
         self._set(songs, factors, pattern_lengths(factors, self._root), rows)
 
     def _set(
@@ -200,6 +200,12 @@ class SongIndex:
         grown.search = self.search.with_rows(factors)
         grown._set(songs, factors, np.concatenate([self._lengths, lengths]), self._rows)
         return grown
+
+    def with_search(self, search: Search) -> "SongIndex":
+        """Return an index that is searched otherwise: by a search of its first rows, or of all."""
+        changed = copy.copy(self)
+        changed.search = search.with_rows(self.songs.factors)
+        return changed
 
     def with_availability(
         self,

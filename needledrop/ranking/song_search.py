@@ -10,14 +10,14 @@ reach ``LEAST_RECALL``, search stays exact, which is then sooner done.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from needledrop.ranking.inner_products import InnerProductSearch, exact_products
+from needledrop.ranking.inner_products import exact_products
 from needledrop.ranking.scores import Floats, Indices, inner_products, top_songs
 
 EXACT_UP_TO = 100_000_000
@@ -60,21 +60,6 @@ class Search(Protocol):
         """Return a search that has the rows which these factors (I + n, k) have more, too."""
 
 
-def search_of(factors: Floats, listeners: Floats, *, exact_up_to: int = EXACT_UP_TO) -> Search:
-    """Return the search that suits the size.
-
-    Args:
-        factors: (I, k) float32, finite. Kept, not copied.
-        listeners: (U, k) float32; a sample of them are the queries that recall is measured on.
-        exact_up_to: the most songs times factors that are searched exactly.
-    """
-    if factors.size > exact_up_to and len(listeners):
-        nearby = NearbySearch.tuned(factors, listeners)
-        if nearby is not None:
-            return nearby
-    return InnerProductSearch(factors)
-
-
 class NearbySearch:
     """FAISS's inverted file over the songs that were there when it was made; exact behind them.
 
@@ -92,22 +77,41 @@ class NearbySearch:
         self.recall = recall
 
     @classmethod
-    def tuned(cls, factors: Floats, listeners: Floats) -> "NearbySearch | None":
-        """Make one that finds ``LEAST_RECALL`` of the best; None if it takes too many lists."""
-        index = _inverted_file(factors)
+    def tuned(
+        cls,
+        factors: Floats,
+        listeners: Floats,
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+        between: Callable[[], None] = lambda: None,
+    ) -> "NearbySearch | None":
+        """Make one that finds ``LEAST_RECALL`` of the best; None where exact search is sooner done.
+
+        Args:
+            factors: (I, k) float32, finite. Kept, not copied.
+            listeners: (U, k) float32; a sample of them are the queries that recall is measured on.
+            exact_up_to: the most songs times factors for which it is not even tried.
+            between: called every few seconds of the work; what it raises ends it.
+        """
+        if factors.size <= exact_up_to or not len(listeners):
+            return None
+        index = _inverted_file(factors, between)
         some = np.random.default_rng(0).permutation(len(listeners))[:N_MEASURED]
         queries = np.ascontiguousarray(listeners[some])
         n_best = min(RECALL_AT, len(factors))
-        true = _exact_lists(queries, factors, n_best)
+        true = _exact_lists(queries, factors, n_best, between)
         n_probed = 1
+        all_may_appear = np.ones(len(factors), dtype=np.bool_)
         while n_probed <= index.nlist * _MOST_LISTS:
+            between()
             search = cls(factors, index, n_probed, recall=0.0)
-            found = search.scores(queries).best_of_all(range(len(queries)), n_best)
+            # What is among the candidates is found. That all songs are looked at where these are
+            # too few doesn't count: it would have a search of too few lists pass for a good one.
             shares = [
-                len(np.intersect1d(columns, best)) / n_best
-                for (columns, _), best in zip(found, true, strict=True)
+                len(np.intersect1d(search.candidates(query, all_may_appear, _pool(n_best)), best))
+                for query, best in zip(queries, true, strict=True)
             ]
-            recall = float(np.mean(shares))
+            recall = float(np.mean(shares)) / n_best
             if recall >= LEAST_RECALL:
                 return cls(factors, index, n_probed, recall)
             n_probed = math.ceil(n_probed * 1.5)
@@ -170,11 +174,10 @@ class _NearbyScores:
         """Return the best columns of a row with their scores."""
         query, may_appear = self._queries[row], self._may_appear[row]
         n_best = max(0, min(n_best, int(may_appear.sum())))
-        # Eight bits may misplace some around the last place: they are scored again from more.
-        columns = self._search.candidates(query, may_appear, 2 * n_best + 32)
+        columns = self._search.candidates(query, may_appear, _pool(n_best))
         if len(columns) < min(2 * n_best, int(may_appear.sum())):
             # Few may appear, and not in the lists that were looked through: all are looked at.
-            columns = self._search.all_candidates(query, may_appear, 2 * n_best + 32)
+            columns = self._search.all_candidates(query, may_appear, _pool(n_best))
         scores = self._search.exactly(query, columns)
         order = np.lexsort((columns, -scores))[:n_best]
         return columns[order], scores[order]
@@ -184,7 +187,12 @@ class _NearbyScores:
         return [self.best(row, n_best) for row in rows]
 
 
-def _inverted_file(factors: Floats) -> faiss.IndexIVF:
+def _pool(n_best: int) -> int:
+    """Return from how many candidates the best are scored: eight bits may misplace some."""
+    return 2 * n_best + 32
+
+
+def _inverted_file(factors: Floats, between: Callable[[], None]) -> faiss.IndexIVF:
     n_songs, n_factors = factors.shape
     n_lists = max(1, math.isqrt(n_songs))
     quantizer = faiss.IndexFlatIP(n_factors)
@@ -201,13 +209,17 @@ def _inverted_file(factors: Floats) -> faiss.IndexIVF:
     rows = np.random.default_rng(0).permutation(n_songs)[: n_lists * _TRAINING_ROWS_PER_LIST]
     index.train(np.ascontiguousarray(factors[np.sort(rows)]))
     for start in range(0, n_songs, _ROWS_AT_ONCE):
+        between()
         index.add(factors[start : start + _ROWS_AT_ONCE])
     return index
 
 
-def _exact_lists(queries: Floats, factors: Floats, n_best: int) -> list[Indices]:
+def _exact_lists(
+    queries: Floats, factors: Floats, n_best: int, between: Callable[[], None]
+) -> list[Indices]:
     lists: list[Indices] = []
     for start in range(0, len(queries), 8):
+        between()
         columns, _ = top_songs(inner_products(queries[start : start + 8], factors), n_best)
         lists.extend(columns)
     return lists

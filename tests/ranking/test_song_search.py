@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from needledrop.ranking.inner_products import InnerProductSearch
-from needledrop.ranking.song_search import LEAST_RECALL, RECALL_AT, NearbySearch, search_of
+from needledrop.ranking.song_search import LEAST_RECALL, RECALL_AT, NearbySearch
 
 N_SONGS, N_FACTORS, N_TASTES = 20_000, 32, 100
 
@@ -25,8 +24,8 @@ def world():
 @pytest.fixture(scope="module")
 def nearby(world):
     songs, listeners = world
-    search = search_of(songs, listeners, exact_up_to=songs.size - 1)
-    assert isinstance(search, NearbySearch)
+    search = NearbySearch.tuned(songs, listeners, exact_up_to=songs.size - 1)
+    assert search is not None
     return search
 
 
@@ -103,9 +102,9 @@ def test_few_that_may_appear_are_all_found_wherever_they_lie(world, nearby, n_le
 
 def test_search_stays_exact_up_to_the_size_and_where_no_part_suffices(world):
     songs, listeners = world
-    assert isinstance(search_of(songs, listeners, exact_up_to=songs.size), InnerProductSearch)
-    assert isinstance(search_of(songs, listeners[:0], exact_up_to=1), InnerProductSearch)
+    assert NearbySearch.tuned(songs, listeners, exact_up_to=songs.size) is None
+    assert NearbySearch.tuned(songs, listeners[:0], exact_up_to=1) is None
     generator = np.random.default_rng(2)
     # In so many directions without any order, a hundred best lie everywhere.
     shapeless = generator.standard_normal((2_000, 200)).astype(np.float32)
-    assert search_of(shapeless, shapeless[:50], exact_up_to=1).recall == 1.0
+    assert NearbySearch.tuned(shapeless, shapeless[:50], exact_up_to=1) is None

@@ -1,6 +1,7 @@
 """What songs are called, read from a real store as it changes."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 
 import numpy as np
@@ -52,3 +53,16 @@ def test_names_follow_the_store_and_a_store_that_fails_leaves_the_known_ones(kno
         part.write_bytes(b"broken")
     assert names_of(memory, reader, first) == [(TITLES[0], "Artist 0")]
     assert names_of(memory, NameReader(memory), first, second) == [("", ""), ("", "")]
+
+
+def test_a_store_that_hangs_is_not_waited_for(known, monkeypatch):
+    bundle, memory, _ = known
+    first = bundle.catalogue.song_ids[0]
+    monkeypatch.setattr("serving.memory._TURN_SECONDS", 0.2)
+    goes_on = threading.Event()
+    memory._thread.submit(goes_on.wait)  # as a look at the store that does not end
+    try:
+        assert names_of(memory, NameReader(memory), first) == [("", "")]
+    finally:
+        goes_on.set()
+    assert names_of(memory, NameReader(memory), first) == [(TITLES[0], "Artist 0")]
