@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from serving.kserve_api import (
     DataPlane,
     InferRequest,
@@ -21,15 +23,17 @@ MOST_VALUES = 2 * MOST_BUILT_HERE
 
 @dataclass(frozen=True)
 class WrittenAnswer:
-    """An answer over V2 as it goes out.
+    """An answer as it goes out.
 
     Attributes:
-        content: JSON, or bytes where tensors go as bytes.
+        content: JSON, written or to be written; bytes where tensors of V2 go as bytes.
         n_json_bytes: how many of the bytes are JSON; None without any tensor in bytes.
+        content_type: of the bytes.
     """
 
     content: dict[str, Any] | bytes
-    n_json_bytes: int | None
+    n_json_bytes: int | None = None
+    content_type: str = "application/octet-stream"
 
 
 class UnreadDataPlane(DataPlane):
@@ -52,12 +56,13 @@ class UnreadDataPlane(DataPlane):
         request: UnreadBody | InferRequest,
         headers: dict[str, str] | None = None,
     ) -> tuple[Any, dict[str, str]]:
-        """Have the model answer; a large answer over V2 is written while others are answered."""
+        """Have the model answer; a large answer is written while others are answered."""
         response, headers_out = await super().infer(model_name, request, headers)
-        is_http = isinstance(request, UnreadBody)
-        if is_http and isinstance(response, InferResponse) and _n_values(response) > MOST_VALUES:
+        if not isinstance(request, UnreadBody) or _n_values(response) <= MOST_VALUES:
+            return response, headers_out
+        if isinstance(response, InferResponse):
             return WrittenAnswer(*await asyncio.to_thread(response.to_rest)), headers_out
-        return response, headers_out
+        return await asyncio.to_thread(_in_parts, response), headers_out
 
     def encode(
         self,
@@ -67,15 +72,17 @@ class UnreadDataPlane(DataPlane):
         req_attributes: dict[str, Any],
     ) -> tuple[dict[str, Any] | bytes, dict[str, str]]:
         """Write the answer; no header of the request makes it a cloud event."""
+        content_type = "application/octet-stream"
         if isinstance(response, WrittenAnswer):
             content, headers_out = response.content, {}
+            content_type = response.content_type
             if response.n_json_bytes is not None:
                 headers_out["inference-header-content-length"] = str(response.n_json_bytes)
         else:
             content, headers_out = super().encode(model_name, response, {}, {})
         if isinstance(content, bytes):
             # Spelled so: KServe's V2 route takes "content-type" out again and names no type at all.
-            headers_out["Content-Type"] = "application/octet-stream"
+            headers_out["Content-Type"] = content_type
         return content, headers_out
 
     async def ready(self) -> bool:
@@ -95,8 +102,18 @@ class UnreadDataPlane(DataPlane):
         return ready or disable_predictor_health_check
 
 
-def _n_values(response: InferResponse) -> int:
-    return sum(math.prod(output.shape) for output in response.outputs)
+def _n_values(response: dict[str, Any] | InferResponse) -> int:
+    if isinstance(response, InferResponse):
+        return sum(math.prod(output.shape) for output in response.outputs)
+    lists = [some for one in response["predictions"] for some in one.values()]
+    return sum(len(some) for some in lists if isinstance(some, list))
+
+
+def _in_parts(response: dict[str, Any]) -> WrittenAnswer:
+    """Write an answer over V1, a prediction at a time: others have to wait while one is written."""
+    parts = [orjson.Fragment(orjson.dumps(one)) for one in response["predictions"]]
+    content = orjson.dumps({**response, "predictions": parts})
+    return WrittenAnswer(content, content_type="application/json")
 
 
 class ClosedRepository(ModelRepositoryExtension):
