@@ -119,8 +119,8 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_writable(options.out, "--out")
     _check_places(values, trains=options.pipeline == "train")
-    if options.runner == "subprocess":  # a container may be shown other devices
-        _check_device(values.get("device", "auto"))
+    if options.runner == "subprocess" and values.get("device") == "cuda":
+        _check_device()  # a container may be shown other devices
     print(f"{pipeline.name}: {options.data or values[sources[0]]} -> {options.out}")
     run = run_locally(pipeline, values, options.out, in_containers=options.runner == "docker")
     promoted = run.has_run("deploy-predictor")
@@ -168,10 +168,10 @@ def _check_places(values: dict[str, Any], *, trains: bool) -> None:
         Cluster(values.get("predictor_name", "needledrop"), values.get("namespace", ""))
 
 
-def _check_device(name: str) -> None:
+def _check_device() -> None:
     from needledrop.encoders.device import torch_device
 
-    torch_device(name, "device")
+    torch_device("cuda", "device")
 
 
 def _settable(known: dict[str, Any]) -> dict[str, Any]:

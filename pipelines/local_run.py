@@ -30,6 +30,7 @@ from components.journal import TIMES_VARIABLE, TTY_VARIABLE
 from needledrop.artifacts import read_json, whole_folder, write_json
 from needledrop.drafts import remove_leftovers, told_if_full
 from needledrop.errors import NeedledropError
+from pipelines.forked import steps_are_forked
 from pipelines.terminal import StepFailed, Terminal
 
 _KEPT_RUNS = 3
@@ -162,7 +163,7 @@ def _runner(
 
 def _call(pipeline: Any, arguments: Mapping[str, Any], terminal: Terminal) -> None:
     """Run all steps; a RuntimeError is kfp's word for a step that failed."""
-    with redirect_stdout(terminal), warnings.catch_warnings():
+    with redirect_stdout(terminal), warnings.catch_warnings(), steps_are_forked():
         # The image is only a name here: the steps run in this environment.
         # Display names are for the Kubeflow UI.
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -13,11 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from needledrop.errors import ConfigRejected, FactorsRejected, InputError, ShapeMismatch
 from needledrop.ranking.bootstrap import interval_95
@@ -136,6 +131,13 @@ def _mean_over_tags(aucs: NDArray[np.float64], draws: NDArray[np.int64]) -> Esti
 
 def _auc(features: NDArray[np.floating], labels: NDArray[np.bool_], config: TagConfig) -> float:
     """Return a tag's mean AUC over the folds."""
+    # Not at the top: every command reads the configuration above, and this takes a second or two.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = StratifiedKFold(config.n_folds, shuffle=True, random_state=config.seed)
     # As they come: in double precision a full-size bag of words would be held three times at 5 GB.
     values = features.astype(np.float32, copy=False)
