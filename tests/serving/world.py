@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from needledrop.promotion.gate import judge
 from needledrop.promotion.registry import Registry
 from needledrop.ranking.evaluate import EvaluationConfig, evaluate
 from needledrop.ranking.scores import FactorScores, RandomScores
+from pipelines.forked import begin_imports, forked
 
 N_FACTORS = 6
 N_SONGS = 40
@@ -154,6 +155,57 @@ class Response:
         return json.loads(self.body)
 
 
+class ForkedServing:
+    """``python -m serving`` with its imports done: a process, with what Popen says of one.
+
+    A test waits one second for it in place of six. That it starts from nothing as well is what
+    tests/serving/test_commands.py is for.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], output: int, errors: int, environment: Mapping[str, str]
+    ) -> None:
+        begin_imports(("serving.server", "feature_repo.engine"))
+        self._process = forked(
+            _serve,
+            list(arguments),
+            output=output,
+            errors=errors,
+            environment=environment,
+            daemon=True,
+        )
+        self.pid = int(self._process.pid)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("serving", timeout)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _serve(arguments: list[str]) -> None:
+    from serving.__main__ import main
+
+    sys.exit(main(arguments))
+
+
 class Server:
     """``python -m serving`` as its own process."""
 
@@ -163,18 +215,18 @@ class Server:
         self.http_port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.output, self.log = folder / "server.out", folder / "server.log"
-        command = [
-            *(sys.executable, "-m", "serving", "--host", "127.0.0.1"),
+        arguments = [
+            *("--host", "127.0.0.1"),
             *(() if registry is None else ("--registry", str(registry))),
             *("--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)),
             *("--poll-seconds", "0.1", *options),
         ]
         with self.output.open("wb") as output, self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            self.process = ForkedServing(
+                arguments,
+                output.fileno(),
+                log.fileno(),
+                {**os.environ, "OMP_NUM_THREADS": "1", **environment},
             )
 
     def wait_until_it_listens(self) -> None:
@@ -219,7 +271,7 @@ class Server:
 
 def wait_for(
     condition: Callable[[], bool],
-    process: subprocess.Popen[bytes] | None = None,
+    process: subprocess.Popen[bytes] | ForkedServing | None = None,
     seconds: float = 90,
 ) -> None:
     deadline = time.monotonic() + seconds
