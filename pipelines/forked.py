@@ -9,6 +9,7 @@ where they fail, kfp starts the steps.
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -78,9 +79,14 @@ def begin_imports(modules: Sequence[str]) -> None:
         forkserver.set_forkserver_preload([*modules, "pipelines.imports_done"])
         before = dict(os.environ)
         os.environ.update(_AS_A_STEP, **{MARK_VARIABLE: str(mark)})
+        # Ctrl-C reaches all processes of a terminal; the steps will hear it again. The tracker lets
+        # the signal through when it is started.
+        resource_tracker.ensure_running()
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.environ.clear()
             os.environ.update(before)
 
@@ -184,6 +190,7 @@ def _as_a_program(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         act(*arguments)
     except Exception:

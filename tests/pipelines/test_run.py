@@ -390,6 +390,30 @@ def test_a_failing_step_fails_the_run_with_its_own_sentence(catalogue, tmp_path,
     assert (tmp_path / "out" / "run.log").exists()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["validate-plays", "publish-features"])
+def test_ctrl_c_stops_a_run_in_one_sentence(catalogue, tmp_path, step):
+    """Started by kfp, beside the imports of the steps to come; and a fork."""
+    run = subprocess.Popen(
+        command("run", "train", "--data", str(catalogue), "--out", str(tmp_path), **QUICK),
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 240
+    while f"{step}'" not in (log.read_text() if (log := tmp_path / "run.log").exists() else ""):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert (run.returncode, said) == (1, "\nstopped; the same command goes on from here\n")
+
+
 def test_a_log_that_finds_no_space_ends_and_the_run_goes_on(tmp_path):
     screen = io.StringIO()
     with full_disk(10), (tmp_path / "run.log").open("a") as log:
