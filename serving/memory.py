@@ -283,10 +283,10 @@ class Memory:
 
     def _take_up(self, store: FactorStore) -> None:
         started = time.monotonic()
+        is_first = self.current is None
         reading = store.read_collection()
         recommender = Recommender(reading.collection, self._config_of(reading.collection.version))
         _return_freed_memory()
-        is_first = self.current is None
         if not is_first:  # the one before answers meanwhile
             search = self._filing.choose(recommender)
             recommender = recommender if search is None else recommender.with_search(search)
