@@ -1,6 +1,6 @@
 """Rows that are added behind those that others read, without copying these every time."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,13 +14,16 @@ class _Room(np.ndarray):
     """Memory with room behind the rows in use; its type tells :class:`GrowingRows` so."""
 
 
-def rows_with_room(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def rows_with_room(
+    shape: tuple[int, ...], dtype: DTypeLike, order: Literal["C", "F"] = "C"
+) -> NDArray[Any]:
     """Return rows to be filled (I, ...), of ``shape``, behind which :class:`GrowingRows` has room.
 
     The room takes addresses, but no memory before it is used. Rows that are made without it are
-    copied when the first is added behind them, and are there twice for that time.
+    copied when the first is added behind them, and are there twice for that time. In Fortran's
+    order each column lies together, with the room behind it.
     """
-    room = _Room((_with_growth(shape[0]), *shape[1:]), dtype=dtype)
+    room = _Room((_with_growth(shape[0]), *shape[1:]), dtype=dtype, order=order)
     return room[: shape[0]].view(np.ndarray)
 
 
@@ -49,7 +52,8 @@ class GrowingRows:
         n_rows = after + len(rows)
         if n_rows > len(self._buffer):
             room = (_with_growth(n_rows), *rows.shape[1:])
-            larger = np.empty(room, dtype=self._buffer.dtype)
+            order: Literal["C", "F"] = "F" if self._buffer.flags.f_contiguous else "C"
+            larger = np.empty(room, dtype=self._buffer.dtype, order=order)
             larger[:after] = self._buffer[:after]
             self._buffer = larger
         self._buffer[after:n_rows] = rows

@@ -35,6 +35,8 @@ from needledrop.ranking.scores import Floats, Indices, within_reach
 _MOST = 127
 _ROUNDING = 1e-5
 _UNIT_ROUNDOFF = 2.0**-24
+_MOST_TWICE = 100_000_000  # of float32, 400 MB
+_FEW_QUERIES = 2  # are sooner multiplied one by one
 _AT_ONCE = 8_192  # products stay in a core's cache until they are scaled
 
 
@@ -152,21 +154,39 @@ def eight_bits_are_faster() -> bool:
 
 
 class _SingleProducts:
-    """Products of float32."""
+    """Products of float32.
+
+    Up to a size the factors are kept a second time, each factor of all songs together: one query
+    takes a third of the time then, and several no more than from the factors as they are.
+    """
 
     def __init__(self, factors: Floats) -> None:
-        self._factors = factors
         self._longest = _longest(factors)
+        self._grown: GrowingRows | None = None
+        self._factors = factors
+        if factors.size <= _MOST_TWICE:
+            self._factors = rows_with_room(factors.shape, np.float32, order="F")
+            self._factors[:] = factors
+            self._grown = GrowingRows(self._factors)
 
     def with_rows(self, factors: Floats) -> "_SingleProducts":
+        n_here = len(self._factors)
         grown = copy.copy(self)
+        grown._longest = max(self._longest, _longest(factors[n_here:]))
         grown._factors = factors
-        grown._longest = max(self._longest, _longest(factors[len(self._factors) :]))
+        if self._grown is not None:
+            grown._factors = self._grown.appended(factors[n_here:], n_here)
         return grown
 
     def products(self, queries: Floats) -> tuple[Floats, NDArray[np.float64]]:
         # NumPy's BLAS takes two thirds of the time of torch's on a processor with AVX2 alone.
-        values = np.ascontiguousarray(queries) @ self._factors.T
+        by_factor = self._factors.T
+        if self._grown is not None and len(queries) <= _FEW_QUERIES:
+            values = np.empty((len(queries), by_factor.shape[1]), dtype=np.float32)
+            for query, row in zip(queries, values, strict=True):
+                np.matmul(query, by_factor, out=row)  # np.dot copies what has room behind it
+        else:
+            values = np.ascontiguousarray(queries) @ by_factor
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         return values, queries.shape[1] * _UNIT_ROUNDOFF * lengths * self._longest
 

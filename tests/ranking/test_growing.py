@@ -49,3 +49,14 @@ def test_only_the_newest_rows_may_be_added_to() -> None:
     growing.appended(np.ones((1, 2), dtype=np.float32), after=5)
     with pytest.raises(FactorsRejected, match="added meanwhile"):
         growing.appended(np.ones((1, 2), dtype=np.float32), after=5)
+
+
+def test_columns_lie_together_before_and_after_there_is_no_more_room() -> None:
+    rows = rows_with_room((5, 2), np.float32, order="F")
+    rows[:] = np.arange(10, dtype=np.float32).reshape(5, 2)
+    before, growing, grown = rows.copy(), GrowingRows(rows), rows
+    for number in range(300):
+        grown = growing.appended(np.full((1, 2), number, dtype=np.float32), after=5 + number)
+        assert grown.strides[0] == grown.itemsize
+    np.testing.assert_array_equal(grown[:5], before)
+    np.testing.assert_array_equal(grown[5:, 1], np.arange(300))
