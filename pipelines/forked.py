@@ -75,10 +75,10 @@ def steps_are_forked() -> Iterator[None]:
 def begin_imports(modules: Sequence[str]) -> None:
     """Start the process that imports modules, unless there is one; it ends with this one."""
     with _starting:
-        mark = _mark_of_imports()
         forkserver.set_forkserver_preload([*modules, "pipelines.imports_done"])
-        before = dict(os.environ)
-        os.environ.update(_AS_A_STEP, **{MARK_VARIABLE: str(mark)})
+        added = {**_AS_A_STEP, MARK_VARIABLE: str(_mark_of_imports())}
+        before = {name: os.environ.get(name) for name in added}
+        os.environ.update(added)
         # Ctrl-C reaches all processes of a terminal; the steps will hear it again. The tracker lets
         # the signal through when it is started.
         resource_tracker.ensure_running()
@@ -87,8 +87,11 @@ def begin_imports(modules: Sequence[str]) -> None:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def forked(

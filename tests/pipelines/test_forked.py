@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -130,3 +132,19 @@ def test_a_process_that_had_the_imports_and_is_gone_is_made_again(
         output, _ = run(tmp_path / "second")
     assert is_fork(told)
     assert output == "HELLO"
+
+
+def test_no_import_looks_for_a_gpu_which_forks_could_not_use_then():
+    looked = """
+import importlib, sys, torch
+def found(*_):
+    raise AssertionError("CUDA was initialised")
+torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = found
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+print(torch.cuda.is_initialized(), "components" in sys.modules)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", looked, *forked.MODULES], capture_output=True, text=True, check=False
+    )
+    assert told.stdout == "False False\n", told.stderr
