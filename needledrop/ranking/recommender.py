@@ -117,7 +117,8 @@ class Ranked:
     Attributes:
         ids: of songs or listeners, best first.
         scores: one each; inner products, or cosines for songs like a song.
-        because: for each song, the listener's own songs nearest to it, with their cosines.
+        because: for each song, those of the listener's own nearest to it that are available, with
+            their cosines.
         fallback: "" for a known listener; "liked_songs" for one placed by those and the mean
             listener; "popularity" for the mean listener alone.
         unknown: ids that were asked about and aren't here.
@@ -202,7 +203,7 @@ class Recommender:
         owns = [own for _, own, _, _ in placed]
         scores = self.index.scores(np.stack([taste for taste, _, _, _ in placed]))
         pages = self._pages(scores, listings, owns, now)
-        reasons = self._because([rows for rows, _ in pages], owns, listings)
+        reasons = self._because([rows for rows, _ in pages], owns, listings, now)
         return [
             Ranked(
                 self.index.ids_of(rows),
@@ -358,14 +359,18 @@ class Recommender:
         return rows, values
 
     def _because(
-        self, pages: Sequence[Indices], owns: Sequence[Indices], listings: Sequence[Listing]
+        self,
+        pages: Sequence[Indices],
+        owns: Sequence[Indices],
+        listings: Sequence[Listing],
+        now: datetime,
     ) -> list[list[list[tuple[str, float]]]]:
         """Return, for each song of each page, the listener's own songs of nearest usage pattern."""
         starts = np.cumsum([0, *map(len, pages)])
         queries = self.index.pattern_queries(np.concatenate(pages))
         reasons: list[list[list[tuple[str, float]]]] = []
         for start, rows, own, listing in zip(starts, pages, owns, listings, strict=False):
-            own = own[:_MOST_REASONS_FROM]
+            own = self.index.available(own, listing.filters.region, now)[:_MOST_REASONS_FROM]
             if listing.n_because == 0 or not len(own) or not len(rows):
                 reasons.append([[] for _ in rows])
                 continue

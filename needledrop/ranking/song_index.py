@@ -128,6 +128,21 @@ class SongIndex:
             rows.append(np.flatnonzero(songs.n_plays > 0))
         return np.concatenate(rows)
 
+    def available(self, rows: Indices, region: str, now: datetime) -> Indices:
+        """Return those of rows (n,) whose songs may appear anywhere at all, in their order.
+
+        Args:
+            rows: of songs.
+            region: as in :class:`Filters`.
+            now: as for :meth:`hidden`.
+        """
+        songs = self.songs
+        is_there = ~songs.is_withdrawn[rows]
+        is_there &= ~(songs.available_from[rows] > np.datetime64(int(now.timestamp()), "s"))
+        if region in self._blocked:
+            is_there &= ~np.isin(rows, self._blocked[region])
+        return rows[is_there]
+
     def scores(self, tastes: Floats) -> Scored:
         """Return the inner products of every song with tastes (B, k) float32."""
         return self.search.scores(tastes)

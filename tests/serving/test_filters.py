@@ -207,7 +207,9 @@ def check_answers(client: Client, generator: np.random.Generator, truth: Truth) 
         if exclude_played:
             assert not own & set(songs)
         for song in answer.songs:
-            assert {reason.song_id for reason in song.because} <= own - {song.song_id}
+            reasons = {reason.song_id for reason in song.because}
+            assert reasons <= own - {song.song_id}
+            assert all(truth.may_appear(reason, options["region"]) for reason in reasons)
         assert answer.bundle == truth.bundle.fingerprint
     asked = generator.choice(truth.songs, 2).tolist()
     for song_id, like in zip(
