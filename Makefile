@@ -56,7 +56,7 @@ demo-catalogue: $(READY)
 	@$(BIN)/python -m needledrop.demo "$(DATA)"
 
 serve: $(READY)
-	@$(BIN)/python -m serving --registry "$(OUT)/registry" --store "$(OUT)/store" $(SOUND) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	@exec $(BIN)/python -m serving --registry "$(OUT)/registry" --store "$(OUT)/store" $(SOUND) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 # BuildKit is needed: either `docker buildx` is there, or the client has it built in (as Debian's).
 DOCKER ?= docker

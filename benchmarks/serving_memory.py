@@ -21,6 +21,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from serving.schema import MODEL_NAME
 from tests.serving.ranking_world import make_world
 from tests.serving.world import INFER, PREDICT, free_port, wav_bytes, waveform
@@ -53,14 +55,15 @@ def mixture(song: str) -> list[tuple[str, bytes, dict[str, str]]]:
         "parameters": {"binary_data_size": 130 * 128 * 2},
     }  # fmt: skip
     head = json.dumps({"inputs": [frames]}).encode()
+    ones = np.ones((130, 128), dtype="<f2").tobytes()
     length = {"Inference-Header-Content-Length": str(len(head))}
     broken = {"instances": [{"audio": text[:2000]}, {"audio": "!"}]}
     return [
         (PREDICT, json.dumps(v1).encode(), {}),
-        (INFER, head + bytes(130 * 128 * 2), length),
+        (INFER, head + ones, length),
         (INFER, json.dumps({"inputs": [entry], "outputs": [{"name": "factors"}]}).encode(), {}),
         (PREDICT, json.dumps(broken).encode(), {}),
-        (INFER, head + bytes(130 * 128 * 2 - 1), length),
+        (INFER, head + ones[:-1], length),
         (PREDICT, b"[" * 5000, {}),
         ("/v1/models/other:predict", b"{}", {"x-request-id": "of-the-caller"}),
         *(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from needledrop.errors import ConfigRejected
 from needledrop.exit_status import DONE, exit_status
+from needledrop.plays.rules import MOST_ID_CHARS, expected_id, id_pattern, matching
 
 _EXAMPLES = """\
 examples:
@@ -95,7 +96,7 @@ def _song_ids(given: list[str]) -> list[str]:
     """The ids, each once, some of them from standard input.
 
     Raises:
-        ConfigRejected: there are none, or they are no text.
+        ConfigRejected: there are none, they are no text, or one is no id.
     """
     try:
         lines = [line for one in given for line in (sys.stdin if one == "-" else [one])]
@@ -108,6 +109,12 @@ def _song_ids(given: list[str]) -> list[str]:
     ids = [song_id for line in lines if (song_id := line.removeprefix("\ufeff").strip())]
     if not ids:
         raise ConfigRejected("expected song ids, got none; give some, or one a line after -")
+    for song_id, is_one in zip(ids, matching(ids, id_pattern(MOST_ID_CHARS)), strict=True):
+        if not is_one:
+            raise ConfigRejected(
+                f"song id: expected {expected_id(MOST_ID_CHARS)}, got {song_id[:80]!r}; nothing "
+                "was changed"
+            )
     return list(dict.fromkeys(ids))
 
 

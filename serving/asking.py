@@ -16,7 +16,7 @@ from serving.limits import ServingLimits
 from serving.model import Form, UnreadBody
 from serving.parameters import REGION_CODES, Parameter, parameters_of
 from serving.refusals import Refused
-from serving.schema import is_count, kind_of, shown
+from serving.schema import is_whole, kind_of, shown
 from serving.v2_tensors import read_grpc, read_v2
 
 NUMBER_AS_TEXT = r"[01]?(\.\d{1,6})?(?<=\d)"
@@ -82,9 +82,9 @@ class _Parameters:
         value, least, most = self.value(name), self.known[name].least, self.known[name].most
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON knows one kind of number: 25.0 is 25
-        if not is_count(value) or not least <= value <= most:
+        if not is_whole(value) or not least <= value <= most:
             raise Refused(
-                "over_limit" if is_count(value) else "malformed",
+                "over_limit" if is_whole(value) else "malformed",
                 f"parameters.{name}: expected a whole number from {least} to {most}, got "
                 f"{shown(value)}",
             )
@@ -103,9 +103,11 @@ class _Parameters:
         value = self.value(name)
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value)  # KServe's gRPC client sends no fractions
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= 1:
             raise Refused(
-                "malformed", f"parameters.{name}: expected a number from 0 to 1, got {shown(value)}"
+                "over_limit" if is_number else "malformed",
+                f"parameters.{name}: expected a number from 0 to 1, got {shown(value)}",
             )
         return float(value)
 

@@ -1,5 +1,6 @@
 """How a client asks a server: when it asks again, and how an answer that is none is told."""
 
+import json
 import random
 import time
 import uuid
@@ -127,11 +128,12 @@ class Asking:
             "url": self.url + path,
             "headers": {
                 **self._headers,
+                "content-type": "application/json",
                 "x-request-id": request_id,
                 **tracing.headers_to_pass_on(),
             },
             "timeout": attempts.seconds_left,
-            **({} if body is None else {"json": body}),
+            **({} if body is None else {"content": _in_json(body)}),
         }
 
 
@@ -171,6 +173,13 @@ def another_answer(url: str, status: int) -> AskFailed:
         f"expected a prediction from {url}, got another answer ({status}); is it a needledrop "
         "server?"
     )
+
+
+def _in_json(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected what JSON can say, got something else: {error}") from None
 
 
 def _seconds_from(text: str) -> float:

@@ -93,9 +93,11 @@ class NewSong:
         """Return it as an instance of V1.
 
         Raises:
-            InputError: the file can't be read.
+            InputError: the file can't be read, or a value is of another type.
         """
         moment = self.available_from
+        if not (moment is None or isinstance(moment, datetime)):
+            raise InputError(f"available_from: expected a datetime, got {moment!r}")
         facts = {
             "artist_id": self.artist_id,
             "artist_name": self.artist_name,
@@ -183,4 +185,6 @@ def _base64(audio: Audio) -> str:
             audio = audio.read_bytes()
         except OSError as error:
             raise InputError(f"the clip {error.filename} can't be read: {error.strerror}") from None
+    if not isinstance(audio, bytes | bytearray | memoryview):
+        raise InputError(f"audio: expected a file's bytes or its Path, got {audio!r:.80}")
     return base64.b64encode(audio).decode()

@@ -51,7 +51,8 @@ class Client(Asking):
 
     Each method takes ``request_id``, which is in the answer and in the server's log. It raises
     AskRefused where the server refuses, AskFailed where it doesn't answer, and InputError where a
-    clip can't be read. ``*_batch`` and ``add_songs`` ask about several at once, answered in order.
+    clip can't be read, or JSON can't say a value. ``*_batch`` and ``add_songs`` ask about several
+    at once, answered in order.
 
     Args:
         url: of the server, such as ``http://localhost:8080``.

@@ -21,14 +21,16 @@ from serving.kserve_api import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 from serving.limits import ServingLimits
-from serving.logs import log_failure, log_refusal
+from serving.logs import log_failure
 from serving.refusals import Refused, overloaded, refusal_from
 from serving.request_id import HEADER, begin_request, current_request_id
+from serving.telling import tell_outside
 from serving.uploads import Uploads
 
 #: Calls beside those that are received or answered: of health, and those that are just refused.
 _PROBES = 64
-#: How long a server that stops takes calls: at most; and until none has come for so long.
+#: How long a server that stops answers calls, and then refuses them: at most; and until none has
+#: come for so long.
 _TAKING_SECONDS, _NO_MORE_SECONDS = 2.0, 0.1
 #: gRPC's own word for never.
 _MOST_MILLISECONDS = (1 << 31) - 1
@@ -78,14 +80,22 @@ class GrpcDoor:
         """Refuse new calls and give those in flight time to end.
 
         gRPC takes calls one by one, and breaks off those that are here and weren't taken yet
-        (CANCELLED, which no client asks again): so they are waited for, as long as they come.
+        (CANCELLED, which no client asks again). So they are answered for a while, as long as they
+        come, and refused after that, until none comes.
         """
-        until = time.monotonic() + min(_TAKING_SECONDS, self._grace_seconds)
+        seconds = min(_TAKING_SECONDS, self._grace_seconds)
+        await self._none_comes(seconds)
+        self._receiver.is_stopping = True
+        await self._none_comes(seconds)
+        await self._server.stop(self._grace_seconds)
+
+    async def _none_comes(self, most_seconds: float) -> None:
+        """Wait until no call has come for a moment."""
+        until = time.monotonic() + most_seconds
         n_taken = -1
         while n_taken != self._receiver.n_taken and time.monotonic() < until:
             n_taken = self._receiver.n_taken
             await asyncio.sleep(_NO_MORE_SECONDS)
-        await self._server.stop(self._grace_seconds)
 
 
 class _Receiver(aio.ServerInterceptor):
@@ -96,10 +106,12 @@ class _Receiver(aio.ServerInterceptor):
 
     Attributes:
         n_taken: calls, since the start.
+        is_stopping: whether new ones are refused.
     """
 
     def __init__(self, limits: ServingLimits) -> None:
         self.n_taken = 0
+        self.is_stopping = False
         self._limits = limits
         self._uploads = Uploads(limits, metrics.UPLOADS.labels("grpc"))
 
@@ -117,6 +129,8 @@ class _Receiver(aio.ServerInterceptor):
 
         async def receive_and_answer(messages: AsyncIterator[bytes], context: Any) -> Any:
             try:
+                if self.is_stopping:
+                    raise Refused("stopping", "this server is about to end; ask another one")
                 async with self._uploads.one():
                     encoded = await anext(messages, None)
                 if encoded is None:
@@ -124,8 +138,7 @@ class _Receiver(aio.ServerInterceptor):
                 message = self._parsed(encoded, parse)
             except Refused as refusal:
                 begin_request(_metadata_of(context).get(HEADER))
-                metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
-                _count(refusal)
+                tell_outside(refusal, "grpc")
                 await _abort(context, refusal)
             return await answer(message, context)
 
@@ -193,8 +206,7 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
             if self._n_in_flight >= self._max_in_flight and not is_open:
                 raise overloaded()
         except Refused as refusal:
-            metrics.REQUESTS.labels(metrics.NO_MODEL, "grpc").inc()
-            _count(refusal)
+            tell_outside(refusal, "grpc")
             await _abort(context, refusal)
         self._n_in_flight += 1
         try:
@@ -209,10 +221,9 @@ class _Doorkeeper(AsyncExceptionToStatusInterceptor):
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
     ) -> NoReturn:
         refusal = refusal_from(ex)
-        if not isinstance(ex, Refused):  # a Refused was counted where it was raised
-            if refusal.kind == "internal":
-                log_failure("failed", ex, protocol="grpc")
-            _count(refusal)
+        if refusal.kind == "internal" and not refusal.is_told:
+            log_failure("failed", ex, protocol="grpc")
+        tell_outside(refusal, "grpc")
         await _abort(context, refusal)
 
 
@@ -232,9 +243,3 @@ def _status_of(context: Any) -> str:
     """Return the name of the status that a call ends with."""
     code = context.code()
     return "OK" if code in (None, 0) else getattr(code, "name", "UNKNOWN")
-
-
-def _count(refusal: Refused) -> None:
-    tracing.note(refused=refusal.kind)
-    metrics.ERRORS.labels(metrics.NO_MODEL, refusal.kind).inc()
-    log_refusal(refusal, "grpc", metrics.NO_MODEL)

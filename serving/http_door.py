@@ -9,9 +9,10 @@ import orjson
 from serving import metrics, tracing
 from serving.access import Access, is_open_path
 from serving.limits import ServingLimits
-from serving.logs import log_failure, log_refusal
+from serving.logs import log_failure
 from serving.refusals import Refused, overloaded, refusal_from
 from serving.request_id import HEADER, begin_request
+from serving.telling import tell_outside
 from serving.uploads import Uploads
 
 Message = MutableMapping[str, Any]
@@ -151,12 +152,8 @@ class HttpDoor:
 
 
 def count_refusal(refusal: Refused, path: str) -> None:
-    """Count and log a request that does not come as far as a model."""
-    model, protocol = _model_of(path), _protocol_of(path)
-    metrics.REQUESTS.labels(model, protocol).inc()
-    metrics.ERRORS.labels(model, refusal.kind).inc()
-    tracing.note(refused=refusal.kind)
-    log_refusal(refusal, protocol, model)
+    """Count and log a request that is refused, if its model hasn't."""
+    tell_outside(refusal, _protocol_of(path), _model_of(path))
 
 
 def _protocol_of(path: str) -> str:

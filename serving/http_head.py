@@ -75,6 +75,16 @@ class BoundedHead(HttpToolsProtocol):
         """Hand on that the request is whole."""
         self._n_bytes = 0
         super().on_message_complete()
+        if self.cycle.response_complete:  # it was refused before, and this was discarded
+            self._stop_clock()
+            self._start_clock()
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a body that was refused: the client would see no answer if it was
+        cut off while it sends."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and self._clock is None:
+            self._start_clock()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's own sentence)
         """Answer what is no HTTP."""
@@ -95,7 +105,7 @@ class BoundedHead(HttpToolsProtocol):
         elif self._has_begun:
             self._refuse(Refused("slow_upload", f"expected all headers within {self._seconds:g} s"))
         else:
-            self.transport.close()  # nothing was asked
+            self.transport.close()  # nothing was asked, or what was refused takes too long
 
     @property
     def _is_answering(self) -> bool:

@@ -19,7 +19,7 @@ _MOST_SENTENCES = 100
 
 def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Log an event with its fields."""
-    _LOGGER.log(level, event, extra={"fields": _with_request_id(fields)})
+    _LOGGER.log(level, event, extra={"fields": fields})
 
 
 def log_refusal(refusal: Refused, protocol: str, model: str) -> None:
@@ -45,12 +45,7 @@ _sent_away = Seldom(lambda n_requests: log_event("overloaded", n_requests=n_requ
 
 def log_failure(event: str, error: BaseException, **fields: Any) -> None:
     """Log an error that is ours, with its trace (in one line)."""
-    _LOGGER.error(event, exc_info=error, extra={"fields": _with_request_id(fields)})
-
-
-def _with_request_id(fields: dict[str, Any]) -> dict[str, Any]:
-    ids = {"request_id": current_request_id(), "trace_id": tracing.trace_id()}
-    return {name: value for name, value in ids.items() if value} | fields
+    _LOGGER.error(event, exc_info=error, extra={"fields": fields})
 
 
 def configure_logs(*, access_log: bool = False) -> None:
@@ -127,6 +122,8 @@ class _JsonLine(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage()[:_LONGEST_TEXT],
         }
+        ids = {"request_id": current_request_id(), "trace_id": tracing.trace_id()}
+        line |= {name: value for name, value in ids.items() if value}
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["trace"] = "".join(traceback.format_exception(*record.exc_info))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from needledrop.errors import NoChampion
-from serving import metrics, tracing
+from serving import metrics
 from serving.kserve_api import InferenceVerb, InferRequest, Model
 from serving.limits import ServingLimits
-from serving.logs import log_failure, log_refusal
+from serving.logs import log_failure
 from serving.refusals import Refused, refusal_from
+from serving.telling import tell
 
 #: Entries of an answer that is made in the event loop: some 10 ms. To hand a smaller one to a
 #: thread would cost more than it spares.
@@ -108,9 +109,7 @@ class ServedModel(Model):
                     refusal = _too_slow(self.limits)
                 if refusal.kind == "internal":
                     log_failure("failed", error, protocol=protocol, model=self.name)
-                metrics.ERRORS.labels(self.name, refusal.kind).inc()
-                tracing.note(refused=refusal.kind)
-                log_refusal(refusal, protocol, self.name)
+                tell(refusal, protocol, self.name)
                 raise refusal from None
 
     async def off_the_loop(self, act: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -17,6 +17,7 @@ from serving.memory import facts_of_song
 from serving.model import Form
 from serving.ranking import SONG_FIELDS, RankingModel
 from serving.refusals import Refused
+from serving.schema import shown
 
 _N_TRIES = 6
 
@@ -39,14 +40,18 @@ class NewSongsModel(RankingModel):
     ) -> Any:
         """Encode, store, and take up each member."""
         ids = [member.text("song_id") for member in payload.members]
-        for member in payload.members:
+        for place, member in enumerate(payload.members):
             if member.clip is None or not member.text("song_id"):
                 raise Refused("malformed", f"{member.place}: expected a song_id and its clip")
             check_new_id(member, "song_id")
             if member.text("artist_id"):
                 check_new_id(member, "artist_id")
-        if len(set(ids)) != len(ids):
-            raise Refused("malformed", "expected each song_id once in a request")
+            if ids[place] in ids[:place]:
+                raise Refused(
+                    "malformed",
+                    f"{member.place}.song_id: expected each once in a request, got "
+                    f"{shown(ids[place])} again",
+                )
         facts = [
             facts_of_song(
                 member.text("artist_id"),

@@ -144,6 +144,8 @@ def features_of(clip: Clip, bundle: Bundle, limits: ServingLimits) -> ClipFeatur
     else:
         _check_log_mel(clip.content, bundle, limits)
         features = bundle.features_from_log_mel(clip.content)
+        if features.log_mel.max() <= 0:  # log(1 + power)
+            raise Refused("silent", "expected sound, got log-mel without any above 0")
     if n_beyond := bundle.n_beyond_full_scale(features):
         metrics.CLIPS_BEYOND_FULL_SCALE.inc()
         metrics.VALUES_BEYOND_FULL_SCALE.inc(n_beyond)

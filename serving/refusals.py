@@ -40,6 +40,7 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
     "no_such_clip": (404, grpc.StatusCode.NOT_FOUND),
     "no_such_path": (404, grpc.StatusCode.NOT_FOUND),
     "wrong_method": (405, grpc.StatusCode.UNIMPLEMENTED),
+    "stopping": (503, grpc.StatusCode.UNAVAILABLE),
     "no_champion": (503, grpc.StatusCode.UNAVAILABLE),
     "overloaded": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "swapping": (503, grpc.StatusCode.UNAVAILABLE),
@@ -53,6 +54,7 @@ STATUS_OF_KIND: dict[str, tuple[int, grpc.StatusCode]] = {
 #: After how many seconds it is worth asking again, where that is known.
 RETRY_AFTER_SECONDS = {
     "overloaded": 1,
+    "stopping": 1,
     "swapping": 1,
     "no_predictor": 2,
     "no_store": 2,
@@ -67,6 +69,7 @@ class Refused(GrpcException):
         kind: a key of :data:`STATUS_OF_KIND`.
         sentence: for the client: expected, got, what to do next.
         http_status: of the REST answer.
+        is_told: whether it is in the metrics and in the log; see ``telling.py``.
     """
 
     def __init__(self, kind: str, sentence: str) -> None:
@@ -74,6 +77,7 @@ class Refused(GrpcException):
         super().__init__(details=sentence, status_code=code)
         self.kind = kind
         self.sentence = sentence
+        self.is_told = False
 
     def __str__(self) -> str:
         return self.sentence

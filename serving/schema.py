@@ -121,9 +121,9 @@ def checked_parameters(
 def checked_n_nearest(parameters: Mapping[str, Any], limits: ServingLimits) -> int:
     """Return the parameter ``n_nearest``, or its default."""
     value = parameters.get("n_nearest", min(DEFAULT_N_NEAREST, limits.max_n_nearest))
-    if not is_count(value) or not 1 <= value <= limits.max_n_nearest:
+    if not is_whole(value) or not 1 <= value <= limits.max_n_nearest:
         raise Refused(
-            "over_limit" if is_count(value) else "malformed",
+            "over_limit" if is_whole(value) else "malformed",
             f"parameters.n_nearest: expected a whole number from 1 to {limits.max_n_nearest}, "
             f"got {shown(value)}",
         )
@@ -176,9 +176,14 @@ def check_finite(array: NDArray[np.floating[Any]], place: str) -> None:
         raise Refused("not_finite", f"{place}: expected finite numbers, got NaN or infinity")
 
 
+def is_whole(value: Any) -> bool:
+    """Tell whether a JSON value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_count(value: Any) -> bool:
     """Tell whether a JSON value is a whole number from 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_whole(value) and value >= 0
 
 
 def kind_of(value: Any) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from logging import WARNING
 from types import FrameType
@@ -71,7 +72,7 @@ class PredictorServer(ModelServer):
         )
         self._config = config
         self._parts = parts
-        self._stopping: asyncio.Future[None] | None = None  # held, so that it isn't collected
+        self._stopping: asyncio.Task[None] | None = None  # held, so that it isn't collected
         self.dataplane = UnreadDataPlane(self.registered_models)
         self.model_repository_extension = ClosedRepository(self.registered_models)
         rest_app.add_middleware(HttpDoor, limits=config.limits, keys=config.keys)
@@ -194,8 +195,11 @@ class PredictorServer(ModelServer):
 
     def _begin_stop(self) -> None:
         if self._stopping is None:
-            log_event("stopping")
-            self._stopping = asyncio.ensure_future(self._stop_grpc())
+            outside = Context()  # the signal came in the middle of a request, perhaps
+            outside.run(log_event, "stopping")
+            self._stopping = asyncio.get_running_loop().create_task(
+                self._stop_grpc(), context=outside
+            )
 
     async def _stop_grpc(self) -> None:
         if self._grpc_server is not None:

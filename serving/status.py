@@ -77,7 +77,9 @@ def ready_line(
     if follower is not None:
         champion = follower.current
         states.append(
-            f"bundle {champion.bundle.fingerprint[:16]}" if champion else "no champion yet"
+            f"bundle {champion.bundle.fingerprint[:16]}"
+            if champion
+            else f"no champion in {config.registry} yet"
         )
     if memory is not None:
         known = memory.current

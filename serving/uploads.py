@@ -60,7 +60,7 @@ class Uploads:
         except TimeoutError:
             if not upload.clock.expired():
                 raise
-            raise _too_slow(upload, self._limits) from None
+            raise _ended(upload, self._limits) from None
 
     def add(self, upload: Upload, n_bytes: int) -> None:
         """Count bytes that have come; where they are too many, the oldest body gives way."""
@@ -95,11 +95,10 @@ class Uploads:
             self._gauge.set(len(self._under_way))
 
 
-def _too_slow(upload: Upload, limits: ServingLimits) -> Refused:
+def _ended(upload: Upload, limits: ServingLimits) -> Refused:
     if upload.gave_way:
         return Refused(
-            "slow_upload",
-            "expected the body sooner, others needed the room; send it faster, or try again",
+            "overloaded", "too many bodies are arriving at once; send it again in a moment"
         )
     return Refused(
         "slow_upload",

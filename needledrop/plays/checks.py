@@ -24,7 +24,14 @@ from needledrop.plays.block import EXPECTED_COLUMNS
 from needledrop.plays.limits import require_count, require_share
 from needledrop.plays.quarantine import RejectedRow, quoted, shown, too_many_sentence
 from needledrop.plays.rows import RawRows
-from needledrop.plays.rules import expected_count, expected_id, id_pattern, integers, matching
+from needledrop.plays.rules import (
+    MOST_ID_CHARS,
+    expected_count,
+    expected_id,
+    id_pattern,
+    integers,
+    matching,
+)
 
 RULES = ("columns", "user_id", "song_id", "integer", "range")
 
@@ -48,7 +55,7 @@ class PlaysConfig:
 
     def __post_init__(self) -> None:
         require_count("plays.max_play_count", self.max_play_count)
-        require_count("plays.max_id_chars", self.max_id_chars, largest=512)
+        require_count("plays.max_id_chars", self.max_id_chars, largest=MOST_ID_CHARS)
         require_count("plays.max_rejected_rows", self.max_rejected_rows)
         require_share("plays.max_rejected_share", self.max_rejected_share)
 

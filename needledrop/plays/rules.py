@@ -19,6 +19,9 @@ _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _MAX_DIGITS = 18
 _LARGEST = np.iinfo(np.int64).max
 
+MOST_ID_CHARS = 512
+"""The longest id that a configuration may allow."""
+
 YEAR_PATTERN = r"\A[0-9]{1,4}(?:\.0)?\Z"
 """A year as text; 0 is unknown. ``2003.0`` is how table programs write a year beside a gap."""
 

@@ -32,7 +32,7 @@ class TracksConfig:
     max_rejected_rows: int = 500_000
 
     def __post_init__(self) -> None:
-        require_count("tracks.max_id_chars", self.max_id_chars, largest=512)
+        require_count("tracks.max_id_chars", self.max_id_chars, largest=rules.MOST_ID_CHARS)
         require_count("tracks.max_text_chars", self.max_text_chars, largest=1 << 16)
         require_count("tracks.max_rejected_rows", self.max_rejected_rows)
         require_share("tracks.max_rejected_share", self.max_rejected_share)

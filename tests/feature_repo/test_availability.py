@@ -192,9 +192,10 @@ def test_the_command_says_what_it_did(local: FactorStore, tmp_path: Path, capsys
         (["release-at", "SO1", "--time", "May"], USAGE, "expected a time such as 2031-05-01"),
         (["release-at", "SO1", "--time", "2031-05-01T10:00"], USAGE, "with its zone"),
         (["withdraw", ""], USAGE, "expected song ids, got none"),
+        (["withdraw", "SO1 SO2"], USAGE, "visible characters without white space, got 'SO1 SO2'"),
         (["withdraw", "SO1", "--store", "/dev/null/store"], FAILED, "/dev/null"),
     ],
-    ids=["region", "time", "zone", "no ids", "no folder"],
+    ids=["region", "time", "zone", "no ids", "two in one", "no folder"],
 )
 def test_the_command_refuses_in_one_sentence(tmp_path, capsys, arguments, status, sentence):
     place = [] if "--store" in arguments else ["--store", str(tmp_path / "store")]

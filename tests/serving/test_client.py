@@ -139,6 +139,12 @@ def test_what_is_wrong_before_anything_is_sent(client: Client, tmp_path: Path) -
     assert KEY not in repr(vars(caught.value))
     with pytest.raises(InputError, match="can't be read: No such file"):
         client.similar(audio=tmp_path / "none.ogg")
+    with pytest.raises(InputError, match="bytes or its Path, got 'https:"):
+        client.similar(audio="https://a/b.ogg")
+    with pytest.raises(InputError, match="a datetime, got 'tomorrow'"):
+        client.add_song(NewSong("SO1", b"", available_from="tomorrow"))
+    with pytest.raises(InputError, match="what JSON can say"):
+        client.recommend("user01", diversity=float("nan"))
     with pytest.raises(InputError, match="a list of song ids"):
         client.recommend(liked="SO1")
     with pytest.raises(InputError, match="visible ASCII"):

@@ -165,8 +165,15 @@ def test_what_is_not_there_is_refused_in_the_same_form(ranking: RankingWorld) ->
         ("GET", "/v1/models/recommend:predict", 405, "wrong_method"),
         ("PUT", "/v2/models/recommend/infer", 405, "wrong_method"),
     ):
+        told = ranking.server.metric("needledrop_errors_total", kind=kind)
         answer = ranking.server.request(method, path, None if method == "GET" else b"{}")
         assert (answer.status, answer.json["kind"]) == (status, kind)
+        is_probe = (method, kind) == ("GET", "no_such_model")
+        assert ranking.server.metric("needledrop_errors_total", kind=kind) == told + (not is_probe)
+        if is_probe:
+            continue
+        line = ranking.server.events()[-1]
+        assert (line["kind"], line["request_id"]) == (kind, answer.headers["x-request-id"])
         assert set(answer.json) == {"error", "kind"}
     assert answer.headers["allow"] == "POST"
 

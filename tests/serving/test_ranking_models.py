@@ -283,7 +283,10 @@ def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
         ("recommend", ({"k": 501}), "over_limit", "1 to 500"),
         ("recommend", ({"k": 0}), "over_limit", "1 to 500"),
         ("recommend", ({"offset": 10_001}), "over_limit", "0 to 10000"),
-        ("recommend", ({"diversity": 1.5}), "malformed", "0 to 1"),
+        ("recommend", ({"k": -1}), "over_limit", "1 to 500"),
+        ("recommend", ({"k": "5"}), "malformed", "1 to 500"),
+        ("recommend", ({"diversity": 1.5}), "over_limit", "0 to 1"),
+        ("recommend", ({"diversity": "x"}), "malformed", "0 to 1"),
         ("recommend", ({"region": "germany"}), "malformed", "two capital letters"),
         ("recommend", ({"region": "UK"}), "malformed", "got 'UK'; the United Kingdom is GB"),
         ("recommend", ({"exclude_played": "no"}), "malformed", "true or false"),
@@ -316,8 +319,14 @@ def test_a_network_elsewhere_is_asked_and_its_absence_is_said(tmp_path, world):
             "unknown_field",
             "parameters: expected none, got 'k'",
         ),
+        (
+            "new-songs",
+            {"instances": [{"song_id": song_id, "audio": "bm8="} for song_id in "aba"]},
+            "malformed",
+            "instances[2].song_id: expected each once",
+        ),
     ],
-    ids=range(22),
+    ids=range(26),
 )
 def test_what_is_wrong_is_said_in_one_sentence(world, model, body, kind, words):
     _, _, server = world

@@ -97,7 +97,7 @@ def test_v1_requests(server: Server, body: bytes, kind: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("n_nearest", "kind"),
-    [(0, "over_limit"), (101, "over_limit"), (-1, "malformed"), (1.5, "malformed"),
+    [(0, "over_limit"), (101, "over_limit"), (-1, "over_limit"), (1.5, "malformed"),
      (True, "malformed"), ("3", "malformed"), (None, "malformed")],
 )  # fmt: skip
 def test_n_nearest(server: Server, n_nearest: Any, kind: str) -> None:
@@ -114,6 +114,9 @@ def test_log_mel_of_another_front_end(server: Server) -> None:
     check_refusal(answer, 400, "wrong_shape", "at least 130 frames")
     answer = server.post(PREDICT, {"instances": [{"log_mel": [[1e30] * 128] * 130}]})
     check_refusal(answer, 400, "not_finite", "instances[0].log_mel")
+    for level in (0, -100):
+        answer = server.post(PREDICT, {"instances": [{"log_mel": [[level] * 128] * 130}]})
+        check_refusal(answer, 400, "silent", "instances[0].log_mel")
     answer = server.post(PREDICT, {"instances": [{"log_mel": [[0] * 128] * 6000}]})
     check_refusal(answer, 400, "too_long", "5168 frames")
 

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from needledrop.encoders.bundle import Bundle
 from needledrop.promotion.registry import Registry
-from tests.serving.test_access import call
+from tests.serving.test_access import call, infer_message
 from tests.serving.test_rehearsal import spoiled
 from tests.serving.world import (
     PREDICT,
@@ -185,3 +187,31 @@ def test_sigterm_under_load_ends_the_calls_of_grpc_too(
     assert codes.count("OK") >= n_accepted
     # Who came too late is told so; nobody who had come is broken off.
     assert set(codes) <= {"OK", "UNAVAILABLE"}
+
+
+@pytest.mark.long
+def test_sigterm_breaks_off_no_call_of_clients_that_ask_again_and_again(
+    tmp_path: Path, folder: Path, bundles: list[Bundle], wav: bytes
+) -> None:
+    register(Registry(tmp_path / "registry"), folder / "bundle0", bundles[0], tmp_path)
+    server = Server(tmp_path / "registry", tmp_path)
+    server.wait_until_it_listens()
+
+    def ask_until_refused() -> tuple[int, str]:
+        n_answered = 0
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            while True:
+                try:
+                    stub.ModelInfer(infer_message(wav), timeout=60)
+                except grpc.RpcError as error:
+                    return n_answered, error.code().name
+                n_answered += 1
+
+    with ThreadPoolExecutor(N_CLIENTS) as clients:
+        asking = [clients.submit(ask_until_refused) for _ in range(N_CLIENTS)]
+        wait_for(lambda: server.metric("needledrop_requests_total", protocol="grpc") > 20)
+        assert server.stop() == 0
+        outcomes = [one.result() for one in asking]
+    assert min(n_answered for n_answered, _ in outcomes) > 0
+    assert {code for _, code in outcomes} == {"UNAVAILABLE"}

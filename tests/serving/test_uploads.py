@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import http.client
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ import grpc
 import pytest
 from prometheus_client import Gauge
 
+from serving.async_client import AsyncClient
 from serving.limits import ServingLimits
 from serving.refusals import Refused
 from serving.uploads import Uploads
@@ -58,6 +61,14 @@ def check_ended(connection: socket.socket, words: str) -> None:
     assert words in text
 
 
+def check_gave_way(connection: socket.socket) -> None:
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    assert answer.status == 429
+    assert answer.headers["retry-after"] == "1"
+    assert json.loads(answer.read())["kind"] == "overloaded"
+
+
 def test_as_many_as_there_are_places_keep_nobody_out(narrow: Server, wav: bytes) -> None:
     question = {"instances": [{"audio": base64.b64encode(wav).decode()}]}
     with ExitStack() as open_ones:
@@ -78,7 +89,7 @@ def test_the_oldest_gives_way_where_they_are_too_many(narrow: Server, wav: bytes
         oldest, *others = [trickle(narrow, open_ones) for _ in range(N_UPLOADS)]
         wait_for(lambda: n_uploads(narrow, "http") == N_UPLOADS, narrow.process)
         assert narrow.post(PREDICT, question).status == 200
-        check_ended(oldest, "others needed the room")
+        check_gave_way(oldest)
         for connection in others:
             connection.settimeout(0.05)
             with pytest.raises(TimeoutError):
@@ -93,8 +104,45 @@ def test_the_oldest_gives_way_where_they_hold_too_much(narrow: Server, wav: byte
         wait_for(lambda: n_uploads(narrow, "http") == 1, narrow.process)
         for _ in range(2):
             trickle(narrow, open_ones, BODY_BYTES - 1)
-        check_ended(first, "others needed the room")
+        check_gave_way(first)
         assert narrow.post(PREDICT, question).status == 200
+
+
+def test_a_body_that_gave_way_may_come_to_its_end_and_the_connection_asks_again(
+    narrow: Server,
+) -> None:
+    with ExitStack() as open_ones:
+        oldest, *_ = [trickle(narrow, open_ones) for _ in range(N_UPLOADS + 1)]
+        check_gave_way(oldest)
+        oldest.sendall(b"x" * (BODY_BYTES - 1))
+        oldest.sendall(ASKS_HEALTH)
+        answer = http.client.HTTPResponse(oldest)
+        answer.begin()
+        assert answer.status == 200
+
+
+@pytest.mark.long
+def test_a_body_that_gave_way_is_not_waited_for_for_ever(narrow: Server) -> None:
+    with ExitStack() as open_ones:
+        oldest, *_ = [trickle(narrow, open_ones) for _ in range(N_UPLOADS + 1)]
+        check_gave_way(oldest)
+        started = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - started < 20:
+                oldest.sendall(b"x")
+                time.sleep(0.1)
+        assert 4 < time.monotonic() - started < 15
+
+
+def test_a_client_asks_again_where_bodies_are_too_many(narrow: Server, wav: bytes) -> None:
+    async def ask() -> list[int]:
+        async with AsyncClient(narrow.url, n_retries=20, timeout_seconds=60) as client:
+            answers = await asyncio.gather(
+                *(client.factors(audio=wav) for _ in range(5 * N_UPLOADS))
+            )
+        return [len(answer.factors) for answer in answers]
+
+    assert min(asyncio.run(ask())) > 0
 
 
 # --- heads ---------------------------------------------------------------------------------------
@@ -206,7 +254,10 @@ def grpc_trickle(server: Server, open_ones: ExitStack) -> socket.socket:
 
 @pytest.mark.long
 def test_calls_that_trickle_keep_nobody_out_of_grpc(narrow: Server, wav: bytes) -> None:
-    before = narrow.metric("needledrop_errors_total", kind="slow_upload")
+    def n_ended(kind: str) -> float:
+        return narrow.metric("needledrop_errors_total", kind=kind)
+
+    before, gave_way_before = n_ended("slow_upload"), n_ended("overloaded")
     with ExitStack() as open_ones:
         for _ in range(2 * N_PLACES):
             grpc_trickle(narrow, open_ones)
@@ -217,10 +268,13 @@ def test_calls_that_trickle_keep_nobody_out_of_grpc(narrow: Server, wav: bytes) 
             grpc_trickle(narrow, open_ones)
         assert call(narrow, "ModelInfer", infer_message(wav))[0] == "OK"
 
-        def n_ended() -> float:
-            return narrow.metric("needledrop_errors_total", kind="slow_upload") - before
-
-        wait_for(lambda: n_ended() == 2 * N_PLACES + N_UPLOADS, narrow.process)  # their time is up
+        n_given_way = n_ended("overloaded") - gave_way_before
+        assert n_given_way >= 2 * N_PLACES
+        # The others' time is up.
+        wait_for(
+            lambda: n_ended("slow_upload") - before == 2 * N_PLACES + N_UPLOADS - n_given_way,
+            narrow.process,
+        )
     assert n_uploads(narrow, "grpc") == 0
 
 
@@ -270,4 +324,4 @@ def test_bytes_are_given_back_and_a_newcomer_is_never_the_one_to_go() -> None:
             uploads.add(upload, 2048)
         return ended
 
-    assert asyncio.run(receive()) == ["a: slow_upload", "b: slow_upload"]
+    assert asyncio.run(receive()) == ["a: overloaded", "b: overloaded"]
