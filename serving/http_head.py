@@ -17,6 +17,9 @@ from serving.refusals import Refused
 from serving.request_id import HEADER, begin_request
 
 MOST_BYTES = 65_536
+#: How long a server that ends listens to a connection on which nothing is asked: a client that has
+#: just been answered may be asking again.
+_LAST_SECONDS = 0.5
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -32,6 +35,7 @@ class BoundedHead(HttpToolsProtocol):
         self._seconds = limits.max_upload_seconds
         self._n_bytes = 0
         self._has_begun = False
+        self._is_ending = False
         self._clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -65,6 +69,8 @@ class BoundedHead(HttpToolsProtocol):
         self._has_begun = False
         self._stop_clock()
         super().on_headers_complete()
+        if self._is_ending and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body on, which others bound."""
@@ -75,7 +81,7 @@ class BoundedHead(HttpToolsProtocol):
         """Hand on that the request is whole."""
         self._n_bytes = 0
         super().on_message_complete()
-        if self.cycle.response_complete:  # it was refused before, and this was discarded
+        if self._is_discarding:
             self._stop_clock()
             self._start_clock()
 
@@ -83,8 +89,23 @@ class BoundedHead(HttpToolsProtocol):
         """Wait for the rest of a body that was refused: the client would see no answer if it was
         cut off while it sends."""
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body and self._clock is None:
+        if self._is_discarding and self._clock is None:
             self._start_clock()
+
+    def shutdown(self) -> None:
+        """End with the next answer, or when nothing more has been asked for a moment.
+
+        uvicorn closes a connection at rest at once, in the middle of the next request perhaps.
+        """
+        self._is_ending = True
+        if self._is_answering:
+            super().shutdown()
+        else:
+            self.loop.call_later(_LAST_SECONDS, self._end_at_rest)
+
+    def _end_at_rest(self) -> None:
+        if not self._is_answering and not self._has_begun:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's own sentence)
         """Answer what is no HTTP."""
@@ -110,6 +131,11 @@ class BoundedHead(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_discarding(self) -> bool:
+        """Whether a request was answered before its body was here."""
+        return self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
 
     def _refuse(self, refusal: Refused) -> None:
         """Answer and hang up; in the middle of another answer just hang up."""

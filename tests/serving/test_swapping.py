@@ -1,6 +1,7 @@
 """Champions come and go under load: no request fails, none mixes two versions, none is lost."""
 
 import base64
+import http.client
 import json
 import socket
 import threading
@@ -215,3 +216,30 @@ def test_sigterm_breaks_off_no_call_of_clients_that_ask_again_and_again(
         outcomes = [one.result() for one in asking]
     assert min(n_answered for n_answered, _ in outcomes) > 0
     assert {code for _, code in outcomes} == {"UNAVAILABLE"}
+
+
+@pytest.mark.long
+def test_sigterm_loses_no_request_on_connections_that_are_used_again_and_again(
+    tmp_path: Path, folder: Path, bundles: list[Bundle]
+) -> None:
+    register(Registry(tmp_path / "registry"), folder / "bundle0", bundles[0], tmp_path)
+    server = Server(tmp_path / "registry", tmp_path)
+    server.wait_until_it_listens()
+
+    def ask_until_told_to_close() -> set[int]:
+        statuses = set()
+        connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
+        connection.connect()
+        connection.auto_open = False  # type: ignore[assignment]
+        while connection.sock is not None:  # "Connection: close" takes it away
+            connection.request("POST", PREDICT, b"{}")  # is answered at once
+            answer = connection.getresponse()
+            statuses.add(answer.status)
+            answer.read()
+        return statuses
+
+    with ThreadPoolExecutor(2 * N_CLIENTS) as clients:
+        asking = [clients.submit(ask_until_told_to_close) for _ in range(2 * N_CLIENTS)]
+        wait_for(lambda: server.metric("needledrop_requests_total", protocol="v1") > 100)
+        assert server.stop() == 0
+        assert [one.result() for one in asking] == [{400}] * len(asking)
