@@ -283,13 +283,9 @@ class Memory:
 
     def _take_up(self, store: FactorStore) -> None:
         started = time.monotonic()
-        is_first = self.current is None
         reading = store.read_collection()
         recommender = Recommender(reading.collection, self._config_of(reading.collection.version))
         _return_freed_memory()
-        if not is_first:  # the one before answers meanwhile
-            search = self._filing.choose(recommender)
-            recommender = recommender if search is None else recommender.with_search(search)
         recommender.warm_up()
         self._previous, self._replaced_at = self.current, time.monotonic()
         self._know(Knowledge(recommender, reading.stamp), "whole")
@@ -301,10 +297,9 @@ class Memory:
             n_plays_of_other_songs=reading.n_dropped_plays,
             seconds=round(time.monotonic() - started, 3),
         )
-        if is_first:
-            self._filing.choose_meanwhile(
-                recommender, partial(self._submitted, self._search_by, reading.stamp)
-            )
+        self._filing.choose_meanwhile(
+            recommender, partial(self._submitted, self._search_by, reading.stamp)
+        )
 
     def _search_by(self, stamp: Stamp, search: NearbySearch) -> None:
         """Search the songs of a release otherwise, unless another has come."""
@@ -313,14 +308,18 @@ class Memory:
             self.current = Knowledge(known.recommender.with_search(search), known.stamp)
 
     def _add_what_is_new(self, store: FactorStore, known: Knowledge, stamp: Stamp) -> None:
+        is_longer = stamp.extended_at != known.stamp.extended_at
+        is_changed = stamp.availability_at != known.stamp.availability_at
+        # All is read before anything is taken up: only the newest songs can be added to, and what
+        # a store that goes away meanwhile left half done would stand behind them for ever.
+        added = store.songs_added(known.stamp) if is_longer else None
+        changed = store.availability_changed(known.stamp) if is_changed else None
         recommender = known.recommender
-        if stamp.extended_at != known.stamp.extended_at:
-            added = store.songs_added(known.stamp)
+        if added is not None:
             is_new = recommender.index.rows_of(added.ids.tolist()) < 0
             if is_new.any():
                 recommender = recommender.with_songs(added.take(np.flatnonzero(is_new)))
-        if stamp.availability_at != known.stamp.availability_at:
-            changed = store.availability_changed(known.stamp)
+        if changed is not None:
             rows = recommender.index.rows_of(changed.song_ids.tolist())
             here = rows >= 0
             index = recommender.index.with_availability(

@@ -34,8 +34,9 @@ from needledrop.ranking.song_search import NearbySearch, Scored, Search
 POPULARITY, LIKED = "popularity", "liked_songs"
 N_DIVERSE = 1_000
 _MOST_REASONS_FROM = 1_000
-# A product of a reason, in double precision and then sorted, takes as long as so many of a score.
-_REASONS_COST = 10
+# A product of a listed song or a reason, in double precision and then sorted, takes as long as so
+# many of a score.
+_SCORED_AGAIN_COST = 10
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ class Recommender:
 
     def n_products(self, wishes: Sequence[tuple[Listener, Listing]]) -> int:
         """Return about how many multiplications :meth:`recommend` takes, told from sizes alone."""
-        n_pairs = len(wishes) * len(self.index)
+        n_listed = max((listing.n_wanted for _, listing in wishes), default=0)
+        n_pairs = len(wishes) * (len(self.index) + _SCORED_AGAIN_COST * n_listed)
         indptr = self._listeners.played.indptr
         for listener, listing in wishes:
             if listing.n_because:
@@ -228,7 +230,7 @@ class Recommender:
                 n_own = len(listener.liked) + (
                     int(indptr[row + 1] - indptr[row]) if row >= 0 else 0
                 )
-                n_pairs += _REASONS_COST * listing.k * min(n_own, _MOST_REASONS_FROM)
+                n_pairs += _SCORED_AGAIN_COST * listing.k * min(n_own, _MOST_REASONS_FROM)
         return n_pairs * self.index.n_factors
 
     def similar(
