@@ -36,6 +36,7 @@ class Parts(AbstractContextManager["Parts"]):
                 engine=config.engine,
             )
             predictor = FactorPredictor(self.follower, config.limits, self._executor)
+            self.follower.may_take_over = self._may_take_over
             encoding = OwnNetwork(predictor)
             if config.store is None:
                 self.models = [predictor]
@@ -59,6 +60,15 @@ class Parts(AbstractContextManager["Parts"]):
                     NewSongsModel,
                 )
             ]
+
+    def _may_take_over(self, fingerprint: str) -> bool:
+        """Say whether another network may hear clips: not while the songs are those of the present
+        one, which would leave clips without songs for as long as it takes to read the next ones."""
+        known = None if self.memory is None else self.memory.current
+        if known is None or known.version == fingerprint:
+            return True
+        champion = None if self.follower is None else self.follower.current
+        return champion is None or champion.bundle.fingerprint != known.version
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)

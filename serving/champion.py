@@ -9,6 +9,7 @@ loaded or fails its rehearsal leaves the old one in place, and is left alone for
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from serving.rehearsal import rehearse
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 30.0
+_WAITING_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 900.0
 
 
@@ -64,6 +66,8 @@ class ChampionFollower:
     Attributes:
         current: what answers now; None before the first promotion.
         is_behind: whether the registry's champion is another one, which can't be taken up.
+        may_take_over: told the fingerprint of the champion that is to take over, says whether the
+            rest of the server is ready for it. Until then the one before answers.
         tried: set once the registry has been looked at.
 
     Args:
@@ -85,6 +89,7 @@ class ChampionFollower:
     ) -> None:
         self.current: Champion | None = None
         self.is_behind = False
+        self.may_take_over: Callable[[str], bool] = lambda _: True
         self.tried = asyncio.Event()
         self._registry_root = registry_root
         self._executor = executor
@@ -92,7 +97,13 @@ class ChampionFollower:
         self._batches = batches
         self._engine = engine
         self._failure: _Failure | None = None
+        self._next: Champion | None = None
         self._held: list[tuple[str, weakref.ref[Champion]]] = []
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the registry's champion is loaded, and the one before answers still."""
+        return self._next is not None
 
     def refresh(self) -> None:
         """Load the champion if it isn't the current one, and hasn't just failed.
@@ -107,12 +118,23 @@ class ChampionFollower:
         version = self._version or registry.champion()
         if version is None or (self.current and self.current.version == version):
             self._failure = None  # who was promoted in vain is tried at once the next time
+            self._next = None
             return
+        if self._next is None or self._next.version != version:
+            self._load(registry, version)
+        if self._next is not None and (
+            self.current is None or self.may_take_over(self._next.bundle.fingerprint)
+        ):
+            self._take_over(self._next)
+
+    def _load(self, registry: Registry, version: str) -> None:
+        """Load the champion that is to take over, unless it has just failed."""
+        self._next = None
         failure = self._failure if self._failure and self._failure.version == version else None
         if failure and time.monotonic() < failure.again_at:
             return
         try:
-            champion = self._loaded(bundle_copy(registry, version), version)
+            self._next = self._loaded(bundle_copy(registry, version), version)
         except StoreUnreachable:
             raise
         except Exception:
@@ -122,7 +144,9 @@ class ChampionFollower:
             self._failure = _Failure(version, pause, time.monotonic() + pause)
             raise
         self._failure = None
-        self.current = champion
+
+    def _take_over(self, champion: Champion) -> None:
+        self.current, self._next = champion, None
         self._tell_freed()
         bundle = champion.bundle
         metrics.tell_bundle(
@@ -135,7 +159,7 @@ class ChampionFollower:
         metrics.tell_drift(bundle.fingerprint, champion.drift)
         log_event(
             "champion_loaded",
-            version=version,
+            version=champion.version,
             bundle=bundle.fingerprint,
             engine=engine_name(bundle),
         )
@@ -172,7 +196,7 @@ class ChampionFollower:
             try:
                 await asyncio.get_running_loop().run_in_executor(loader, self.refresh)
                 self.is_behind = self._failure is not None
-                pause = poll_seconds
+                pause = min(poll_seconds, _WAITING_SECONDS) if self.is_waiting else poll_seconds
             except StoreUnreachable as error:
                 metrics.BUNDLE_LOADS.labels("unreachable").inc()
                 log_failure("registry_unreachable", error)

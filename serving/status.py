@@ -25,7 +25,7 @@ REASONS = {
     "store_away": "the store hasn't been seen for long: answers are of what was read last, and "
     "marked as stale",
     "swapping": "the champion and what the store has published are of two versions: clips are "
-    "refused until both are of one",
+    "heard by the network before, or refused where that is gone, until both are of one",
 }
 
 
@@ -50,9 +50,10 @@ def status_of(
         "predictor_away": predictor is not None and predictor.is_away,
         "nothing_published": memory is not None and known is None,
         "store_away": is_stale,
-        "swapping": champion_version is not None
-        and known is not None
-        and champion_version != known.version,
+        "swapping": (follower is not None and follower.is_waiting)
+        or (
+            champion_version is not None and known is not None and champion_version != known.version
+        ),
     }
     return {
         "ready": all(model.can_answer for model in models),

@@ -71,3 +71,26 @@ def test_versions_swap_under_load_and_no_answer_fails_or_mixes_them(tmp_path):
         assert near <= songs[answer["bundle"]]
     assert {answer["bundle"] for answer in answers["recommend"]} == set(bundles)
     assert server.stop() == 0
+
+
+def test_the_network_before_hears_clips_until_the_songs_of_the_new_one_are_there(tmp_path):
+    first = make_world(tmp_path, seed=1)
+    server = Server(tmp_path / "registry", tmp_path, "--store", str(tmp_path / "store"))
+    server.wait_until_it_listens()
+
+    def asked_about_a_clip() -> str:
+        answer = server.post("/v1/models/similar:predict", {"instances": [{"audio": audio()}]})
+        assert answer.status == 200
+        return answer.json["predictions"][0]["bundle"]
+
+    def degraded() -> list[str]:
+        return server.get("/v1/status").json["degraded"]
+
+    second = make_bundle(tmp_path / "bundle2", seed=2)
+    register(Registry(tmp_path / "registry"), tmp_path / "bundle2", second, tmp_path)
+    wait_for(lambda: degraded() == ["swapping"], server.process)
+    assert asked_about_a_clip() == first.fingerprint
+    publish(tmp_path / "store", second, seed=2)
+    wait_for(lambda: asked_about_a_clip() == second.fingerprint, server.process)
+    wait_for(lambda: degraded() == [], server.process)
+    assert server.stop() == 0
