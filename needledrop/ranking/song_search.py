@@ -21,6 +21,7 @@ from needledrop.ranking.inner_products import exact_products
 from needledrop.ranking.scores import Floats, Indices, inner_products, top_songs
 
 EXACT_UP_TO = 100_000_000
+_FEWEST_LISTED = 128
 LEAST_RECALL = 0.98
 RECALL_AT = 100
 N_MEASURED = 64
@@ -173,11 +174,12 @@ class _NearbyScores:
     def best(self, row: int, n_best: int) -> Best:
         """Return the best columns of a row with their scores."""
         query, may_appear = self._queries[row], self._may_appear[row]
-        n_best = max(0, min(n_best, int(may_appear.sum())))
-        columns = self._search.candidates(query, may_appear, _pool(n_best))
-        if len(columns) < min(2 * n_best, int(may_appear.sum())):
+        n_there = int(may_appear.sum())
+        n_best, n_pool = max(0, min(n_best, n_there)), _pool(n_best)
+        columns = self._search.candidates(query, may_appear, n_pool)
+        if len(columns) < min(n_pool, n_there):
             # Few may appear, and not in the lists that were looked through: all are looked at.
-            columns = self._search.all_candidates(query, may_appear, _pool(n_best))
+            columns = self._search.all_candidates(query, may_appear, n_pool)
         scores = self._search.exactly(query, columns)
         order = np.lexsort((columns, -scores))[:n_best]
         return columns[order], scores[order]
@@ -188,8 +190,15 @@ class _NearbyScores:
 
 
 def _pool(n_best: int) -> int:
-    """Return from how many candidates the best are scored: eight bits may misplace some."""
-    return 2 * n_best + 32
+    """Return from how many candidates the best are scored: eight bits may misplace some.
+
+    It is one of few numbers, so that pages are parts of one list, whoever else asks in the round:
+    the best 100 of few candidates are others than those of many.
+    """
+    n_listed = _FEWEST_LISTED
+    while n_listed < n_best:
+        n_listed *= 4
+    return 2 * n_listed
 
 
 def _inverted_file(factors: Floats, between: Callable[[], None]) -> faiss.IndexIVF:

@@ -75,6 +75,17 @@ def test_what_is_hidden_never_appears_and_others_take_its_place(world, nearby):
     np.testing.assert_array_equal(scores.best(1, 40)[0], plain.best(1, 40)[0])
 
 
+def test_pages_are_parts_of_one_list(world, nearby):
+    songs, listeners = world
+    scores = nearby.scores(listeners[:20])
+    # So few may appear that the lists which are looked through don't have enough of them.
+    scores.hide(0, np.random.default_rng(4).permutation(N_SONGS)[: N_SONGS - 400])
+    for row in range(20):
+        whole = scores.best(row, 125)[0]
+        for n_best in (10, 25, 50, 100):
+            np.testing.assert_array_equal(scores.best(row, n_best)[0], whole[:n_best])
+
+
 def test_added_songs_are_found_among_the_others_and_hidden_like_them(world, nearby):
     songs, listeners = world
     loved = (20 * listeners[:1]).astype(np.float32)
