@@ -76,8 +76,7 @@ def test_what_is_hidden_never_appears_and_others_take_its_place(world, nearby):
 
 
 def test_pages_are_parts_of_one_list(world, nearby):
-    songs, listeners = world
-    scores = nearby.scores(listeners[:20])
+    scores = nearby.scores(world[1][:20])
     # So few may appear that the lists which are looked through don't have enough of them.
     scores.hide(0, np.random.default_rng(4).permutation(N_SONGS)[: N_SONGS - 400])
     for row in range(20):

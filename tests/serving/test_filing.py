@@ -110,6 +110,7 @@ def test_what_was_filed_of_another_release_is_left(memory, may_go_on, tmp_path):
     may_go_on.set()
     stamp = memory.current.stamp
     memory.refresh()
+    wait_for_filing(memory)
     second = search_of(memory)
     memory._search_by(stamp, first.nearby_search(lambda: None))
     assert search_of(memory) is second
