@@ -49,6 +49,7 @@ class Parts(AbstractContextManager["Parts"]):
         if config.store is not None:
             config_of = config_from_registry(config.registry) if config.registry else None
             self.memory = Memory(config.store, config_of, config.stale_seconds)
+            self.memory.is_in_use = self._is_heard_by
             self._scorer = Scorer()
             self.models = [
                 model(self.memory, encoding, self._scorer, config.limits, self._executor)
@@ -60,6 +61,12 @@ class Parts(AbstractContextManager["Parts"]):
                     NewSongsModel,
                 )
             ]
+
+    def _is_heard_by(self, fingerprint: str) -> bool:
+        """Say whether clips are heard by a version's network, whose songs are needed then: the next
+        champion may have been refused, though its songs are published."""
+        champion = None if self.follower is None else self.follower.current
+        return champion is not None and champion.bundle.fingerprint == fingerprint
 
     def _may_take_over(self, fingerprint: str) -> bool:
         """Say whether another network may hear clips: not while the songs are those of the present

@@ -78,6 +78,8 @@ class Memory:
         tried: set once the store has been looked at.
         awaits_store: whether there was no store when it was looked for. The first run makes it; a
             server never does, and would in a mistyped place.
+        is_in_use: told a version, says whether the network that hears clips is of it; the songs
+            before are kept that long.
 
     Args:
         location: folder or URI of the store.
@@ -93,6 +95,7 @@ class Memory:
         stale_seconds: float = 30.0,
     ) -> None:
         self.current: Knowledge | None = None
+        self.is_in_use: Callable[[str], bool] = lambda _: False
         self.tried = asyncio.Event()
         self.awaits_store = False
         self._location = location
@@ -277,7 +280,11 @@ class Memory:
         self._seen_at = time.monotonic()  # its place was seen
 
     def _forget_previous(self) -> None:
-        if self._previous is not None and time.monotonic() - self._replaced_at > _KEPT_SECONDS:
+        if (
+            self._previous is not None
+            and time.monotonic() - self._replaced_at > _KEPT_SECONDS
+            and not self.is_in_use(self._previous.version)
+        ):
             self._previous = None
             self._tell_held()
 

@@ -72,6 +72,20 @@ def test_the_collection_before_goes_in_time_also_while_the_store_is_away(
     assert (held("collections"), n_bytes("collections")) == (1, one)
 
 
+def test_the_collection_before_stays_while_clips_are_heard_by_its_network(
+    memory, tmp_path, monkeypatch
+):
+    before = memory.current.version
+    memory.is_in_use = {before}.__contains__
+    swap(memory, tmp_path)
+    monkeypatch.setattr("serving.memory._KEPT_SECONDS", 0.0)
+    memory.refresh()
+    assert memory.of_version(before).version == before
+    memory.is_in_use = set().__contains__
+    memory.refresh()
+    assert memory._previous is None
+
+
 def test_the_page_keeps_no_collection_alive(memory, tmp_path, monkeypatch):
     async def asked_about() -> None:
         routes = PageRoutes(
